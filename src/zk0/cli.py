@@ -1,0 +1,107 @@
+"""`zk0 ...`: everything that is not a Flower run. Heavy libraries are imported by the command that
+needs them, so that `zk0 --help` answers at once and on a machine without them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zk0.errors import Zk0Error
+
+app = typer.Typer(
+    help="Federated fine-tuning of SmolVLA on SO-100/SO-101 arms.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="The configuration of a run.", no_args_is_help=True)
+data_app = typer.Typer(help="The embedded world's datasets.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Datasets; all where none is named.")]
+
+
+def main() -> None:
+    """The `zk0` command: a `Zk0Error` becomes one line on stderr and exit status 1."""
+    try:
+        app()
+    except Zk0Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@config_app.command("check")
+def check_config(
+    app_folder: Annotated[Path, typer.Option("--app", help="The app's folder.")] = Path(),
+    run_config: Annotated[
+        list[str] | None, typer.Option("--run-config", "-c", help="As for flwr run; repeatable.")
+    ] = None,
+) -> None:
+    """Check pyproject.toml and overrides as a run would, and print what it would use."""
+    from zk0.config import check
+
+    config, datasets = check(app_folder, run_config or [])
+    table = Table("key", "value", box=None, header_style="bold")
+    for key, value in config.to_run_config().items():
+        table.add_row(key, str(value))
+    for number, dataset in enumerate(datasets.clients):
+        table.add_row(f"client {number}", dataset.source)
+    for dataset in datasets.server:
+        table.add_row("server", dataset.source)
+    Console().print(table)
+
+
+@data_app.command("prepare")
+def prepare_data(names: Names = None) -> None:
+    """Make the simulated demonstrations that are not there yet."""
+    from zk0.sim.demonstrations import prepare
+    from zk0.sim.recipes import RECIPES
+
+    for name, folder in prepare(names or list(RECIPES)).items():
+        print(f"{name}: {folder}")
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """The embedded world's datasets, and which of them are ready."""
+    from zk0.sim.demonstrations import describe
+    from zk0.sim.recipes import RECIPES
+
+    table = Table("name", "state", "episodes", "what", box=None, header_style="bold")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, describe(name).state, str(recipe.episodes), recipe.description)
+    Console().print(table)
+
+
+@data_app.command("show")
+def show_data(
+    source: Annotated[str, typer.Argument(help="sim:NAME, local:/path or hf:owner/name.")],
+    png: Annotated[Path | None, typer.Option(help="Where the contact sheet goes.")] = None,
+) -> None:
+    """Print a dataset's frames, episodes and features, and draw a contact sheet."""
+    from zk0.data.contact_sheet import contact_sheet
+    from zk0.data.frames import open_metadata
+    from zk0.data.sources import Source, fetch
+
+    parsed = Source.parse(source if ":" in source else f"sim:{source}")
+    folder = fetch(parsed)
+    metadata = open_metadata(folder, parsed.slug)
+    table = Table("feature", "type", "shape", box=None, header_style="bold")
+    for name, feature in metadata.features.items():
+        table.add_row(name, feature["dtype"], str(tuple(feature["shape"])))
+    print(f"{folder}: {metadata.total_frames} frames, {metadata.total_episodes} episodes, ", end="")
+    print(f"{metadata.fps} fps, robot {metadata.robot_type}")
+    for task in metadata.tasks.index:
+        print(f'"{task}"')
+    Console().print(table)
+    sheet = png or Path(f"{parsed.slug}.png")
+    contact_sheet(folder, sheet)
+    print(f"contact sheet: {sheet.absolute()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Flower's door to a client: unpack the message, call the node, pack the reply."""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from zk0.config import Datasets, app_folder, parse_config, parse_datasets, read_pyproject
+from zk0.data.sources import Source
+from zk0.errors import Zk0Error
+from zk0.federation.wire import (
+    Introduction,
+    pack_evaluation,
+    pack_introduction,
+    pack_training,
+    unpack_arrays,
+    unpack_assignment,
+)
+from zk0.node import Node
+
+app = ClientApp()
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    """Say which dataset this node has, and its statistics."""
+    node = _open_node(context)
+    frames = node.training_frames
+    introduction = Introduction(
+        slug=node.source.slug,
+        partition=int(context.node_config.get("partition-id", -1)),
+        fingerprint=frames.fingerprint,
+        episodes=frames.episode_count,
+        statistics=frames.statistics,
+    )
+    return Message(pack_introduction(introduction), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Run the local steps from the global arrays."""
+    node, task = _open_node(context), unpack_assignment(message)
+    seed = [node.config.seed, _order(context), task.server_round]
+    arrays, result = node.fit(
+        unpack_arrays(message), task.statistics, task.learning_rate, task.proximal_mu, seed
+    )
+    return Message(pack_training(arrays, result, task, len(node.training_frames)), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the global arrays on the held-out episodes."""
+    node, task = _open_node(context), unpack_assignment(message)
+    result = node.evaluate(unpack_arrays(message), task.statistics)
+    return Message(pack_evaluation(result), reply_to=message)
+
+
+def _open_node(context: Context) -> Node:
+    return Node(parse_config(context.run_config), _find_source(context))
+
+
+def _find_source(context: Context) -> Source:
+    """This node's dataset: its own `dataset-uri` in a deployment, else its partition's."""
+    own = context.node_config.get("dataset-uri")
+    if own is not None:
+        return Source.parse(str(own))
+    datasets = parse_datasets(read_pyproject(app_folder())["tool"]["zk0"]["datasets"])
+    return _partition(context, datasets)
+
+
+def _partition(context: Context, datasets: Datasets) -> Source:
+    node = context.node_config
+    if "partition-id" not in node:
+        raise Zk0Error(
+            "this node has no dataset: start it with --node-config \"dataset-uri='...'\"."
+        )
+    if node["num-partitions"] != len(datasets.clients):
+        raise Zk0Error(
+            f"{node['num-partitions']} simulated clients for {len(datasets.clients)} datasets in "
+            "[tool.zk0.datasets]: run ./train-fl-simulation.sh, which sets their number, or "
+            f"flwr run with --federation-config num-supernodes={len(datasets.clients)}."
+        )
+    return datasets.clients[int(node["partition-id"])].parsed
+
+
+def _order(context: Context) -> int:
+    """The client's place in the list, so that clients draw different random numbers."""
+    return int(context.node_config.get("partition-id", 0))

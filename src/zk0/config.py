@@ -1,0 +1,231 @@
+"""The one configuration of a run: frozen, validated at the edge, passed down.
+
+Values come from `[tool.flwr.app.config]` (with the run's overrides) and `[tool.zk0.datasets]` in
+the app's pyproject.toml; nothing here has a default, so that file says all there is to say.
+"""
+
+import difflib
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zk0.data.sources import Source
+from zk0.data.sources import check as check_source
+from zk0.errors import Zk0Error
+
+
+def _hyphenate(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Config(BaseModel):
+    """The run-config keys (hyphenated there); pyproject.toml says what each one means."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=_hyphenate, allow_inf_nan=False
+    )
+
+    num_server_rounds: int = Field(ge=1, le=100_000)
+    local_epochs: int = Field(ge=1)
+    local_steps: int = Field(ge=0)
+    batch_size: int = Field(ge=1, le=65_536)
+    initial_lr: float = Field(ge=0, le=1)
+    proximal_mu: float = Field(ge=0)
+    normalization: Literal["federated", "local"]
+    model_name: str = Field(min_length=1)
+    eval_episodes: int = Field(ge=1)
+    eval_frequency: int = Field(ge=1)
+    eval_batches: int = Field(ge=0)
+    fraction_train: float = Field(gt=0, le=1)
+    fraction_evaluate: float = Field(ge=0, le=1)
+    min_train_nodes: int = Field(ge=1)
+    min_available_nodes: int = Field(ge=1)
+    checkpoint_interval: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda"]
+    output_dir: str = Field(min_length=1)
+    use_wandb: bool
+
+    def to_run_config(self) -> dict[str, Any]:
+        """The values by their hyphenated keys, as a user writes them."""
+        return self.model_dump(by_alias=True)
+
+
+class Dataset(BaseModel):
+    """One dataset of the federation: where it comes from and what a reader should know of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: str
+    description: str = ""
+
+    @property
+    def parsed(self) -> Source:
+        return Source.parse(self.source)
+
+
+class Datasets(BaseModel):
+    """The datasets of the simulated clients, in order, and those the server evaluates on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    clients: tuple[Dataset, ...] = Field(min_length=1, strict=False)
+    server: tuple[Dataset, ...] = Field(min_length=1, strict=False)
+
+    @model_validator(mode="after")
+    def _no_dataset_twice(self) -> Self:
+        slugs = [dataset.parsed.key for dataset in (*self.clients, *self.server)]
+        twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
+        if twice:
+            raise Zk0Error(
+                f"[tool.zk0.datasets] lists {', '.join(twice)} more than once: a dataset belongs "
+                "to one client, or to the server, and to nobody else. Remove the repetition."
+            )
+        return self
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """The run-config as a `Config`; raises `Zk0Error` naming a wrong key, its value and range."""
+    try:
+        config = Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise Zk0Error(_first_problem(error, list_keys())) from None
+    if config.min_train_nodes > config.min_available_nodes:
+        raise Zk0Error(
+            f"min-train-nodes = {config.min_train_nodes} is more than min-available-nodes = "
+            f"{config.min_available_nodes}: a round could never start. Lower it or raise the other."
+        )
+    return config
+
+
+def list_keys() -> list[str]:
+    """The run-config keys, hyphenated."""
+    return [_hyphenate(name) for name in Config.model_fields]
+
+
+def parse_datasets(values: Mapping[str, Any]) -> Datasets:
+    """`[tool.zk0.datasets]` as `Datasets`; raises `Zk0Error` on a wrong or repeated entry."""
+    try:
+        return Datasets.model_validate(dict(values))
+    except ValidationError as error:
+        problem = _first_problem(error, ["clients", "server", "source", "description"])
+        raise Zk0Error(f"[tool.zk0.datasets]: {problem}") from None
+
+
+def load(app_folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Datasets]:
+    """The configuration of the app in `app_folder`, with `overrides` of single run-config keys."""
+    tool = read_pyproject(app_folder)["tool"]
+    declared = tool["flwr"]["app"]["config"]
+    return parse_config({**declared, **(overrides or {})}), parse_datasets(tool["zk0"]["datasets"])
+
+
+def check(app_folder: Path, run_config: Sequence[str]) -> tuple[Config, Datasets]:
+    """What a run with these `--run-config` strings uses; raises `Zk0Error` where it would fail."""
+    config, datasets = load(app_folder, parse_overrides(run_config))
+    for dataset in (*datasets.clients, *datasets.server):
+        check_source(dataset.parsed)
+    clients = len(datasets.clients)
+    for key, least in (
+        ("min-train-nodes", config.min_train_nodes),
+        ("min-available-nodes", config.min_available_nodes),
+    ):
+        if least > clients:
+            raise Zk0Error(
+                f"{key} = {least}, but [tool.zk0.datasets] lists {clients} clients. Lower it or "
+                "add datasets."
+            )
+    return config, datasets
+
+
+def read_pyproject(app_folder: Path) -> dict[str, Any]:
+    """The app's pyproject.toml; raises `Zk0Error` where it is missing, broken or not a zk0 app's."""
+    path = app_folder / "pyproject.toml"
+    try:
+        pyproject = tomllib.loads(path.read_text())
+    except OSError:
+        raise Zk0Error(f"{path} cannot be read: name the folder of a zk0 app.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Zk0Error(f"{path} is not valid TOML: {error}.") from None
+    try:
+        _ = pyproject["tool"]["zk0"]["datasets"], pyproject["tool"]["flwr"]["app"]["config"]
+    except KeyError as key:
+        raise Zk0Error(
+            f"{path} has no {key} in [tool.flwr.app.config] or [tool.zk0.datasets]."
+        ) from None
+    return pyproject
+
+
+def app_folder() -> Path:
+    """The running app's folder, which Flower puts on `sys.path` before it loads the app."""
+    for entry in sys.path:
+        if (Path(entry) / "pyproject.toml").is_file():
+            read_pyproject(Path(entry))
+            return Path(entry)
+    raise Zk0Error("the app that Flower loaded has no pyproject.toml.")
+
+
+def parse_overrides(run_config: Sequence[str]) -> dict[str, Any]:
+    """`--run-config` strings as values; unknown keys are refused by name, as Flower does not."""
+    from click import ClickException
+    from flwr.common.config import parse_config_args
+
+    text = " ".join(run_config)
+    stray = re.sub(r"""\S+?=('[^']*'|"[^"]*"|\S+)""", "", text).split()
+    if stray and not text.endswith(".toml"):  # Flower would pass over it without a word
+        raise Zk0Error(f'--run-config: "{stray[0]}" is not KEY=VALUE.')
+    try:
+        overrides = parse_config_args(list(run_config))
+    except (ClickException, ValueError, OSError) as error:
+        reason = getattr(error, "message", str(error)).partition(". ")[0]
+        raise Zk0Error(f'--run-config "{text}" cannot be read: {reason}.') from None
+    for key in overrides:
+        if key not in list_keys():
+            raise Zk0Error(_unknown_key(key, list_keys()))
+    return overrides
+
+
+def _first_problem(error: ValidationError, known: list[str]) -> str:
+    # A misspelt key is both unknown and missing; the first says more.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(location, known)
+    if problem["type"] == "missing":
+        return f"{location} is missing from pyproject.toml."
+    wanted = _describe_range(location) or problem["msg"].removeprefix("Input should be ")
+    return f"{location} = {problem['input']!r} is not valid: it has to be {wanted}."
+
+
+def _describe_range(key: str) -> str:
+    """What a run-config key takes, in words; empty for any other location."""
+    schema = Config.model_json_schema()["properties"].get(key, {})
+    if "enum" in schema:
+        return "one of " + ", ".join(f'"{choice}"' for choice in schema["enum"])
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+    }
+    bounds = [
+        f"{word} {schema[bound]:g}"
+        for bound, word in (
+            ("minimum", "of at least"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "of at most"),
+            ("exclusiveMaximum", "below"),
+        )
+        if bound in schema
+    ]
+    return " ".join([kinds.get(schema.get("type", ""), ""), " and ".join(bounds)]).strip()
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key.rsplit(".", 1)[-1], known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."
+    return f"{key} is not a known key.{hint}"

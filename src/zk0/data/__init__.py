@@ -1,0 +1,1 @@
+"""Datasets: where they come from, their frames as arrays, their statistics."""

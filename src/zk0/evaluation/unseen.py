@@ -1,0 +1,45 @@
+"""The server's evaluation: policy loss on datasets that no client has."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+from zk0.config import Config
+from zk0.data.frames import Frames
+from zk0.data.statistics import Moments
+from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
+from zk0.learning.policy import check_fit, make_processors
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Datasets of the server's own, by slug, and how to evaluate on them."""
+
+    config: Config
+    policy: SmolVLAPolicy
+    datasets: Mapping[str, Frames]
+
+    def __post_init__(self) -> None:
+        for frames in self.datasets.values():
+            check_fit(self.policy, frames)
+
+    def evaluate(self, statistics: Mapping[str, Moments]) -> dict[str, PolicyLoss]:
+        """The policy's loss on each dataset, with all its frames normalised by `statistics`."""
+        preprocess, _ = make_processors(self.policy, statistics)
+        config = self.config
+        return {
+            slug: policy_loss(
+                self.policy, frames, preprocess, config.batch_size, config.eval_batches, config.seed
+            )
+            for slug, frames in self.datasets.items()
+        }
+
+
+def composite(losses: Mapping[str, PolicyLoss]) -> float:
+    """The plain mean over the datasets, so that a long one does not count for more."""
+    return sum(result.loss for result in losses.values()) / len(losses)
+
+
+def to_json(losses: Mapping[str, PolicyLoss]) -> dict[str, dict[str, float]]:
+    return {slug: asdict(result) for slug, result in losses.items()}

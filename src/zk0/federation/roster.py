@@ -1,0 +1,104 @@
+"""Who takes part: the clients' introductions, in an order that does not depend on chance."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import sleep
+
+import numpy as np
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from loguru import logger
+
+from zk0.errors import Zk0Error
+from zk0.federation.wire import Introduction, unpack_introduction
+
+QUERY_TIMEOUT_S = 3600.0  # a client may have to make or download its dataset first
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client as the server knows it: its number in the record, its node, its dataset's name."""
+
+    number: int
+    node_id: int
+    introduction: Introduction
+
+    @property
+    def slug(self) -> str:
+        return self.introduction.slug
+
+
+def meet_clients(grid: Grid, min_available: int, taken: Sequence[str] = ()) -> list[Client]:
+    """Wait for `min_available` nodes, ask each which dataset it has, and number them.
+
+    Numbers follow the simulation's partitions, then slugs: the same in every run on the same data.
+    Raises `Zk0Error` where too few answer, or where two clients (or a client and one of the
+    server's datasets, whose fingerprints are `taken`) have the same data.
+    """
+    replies = list(
+        grid.send_and_receive(
+            [
+                Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
+                for node in wait_for_nodes(grid, min_available)
+            ],
+            timeout=QUERY_TIMEOUT_S,
+        )
+    )
+    reasons = [explain(reply) for reply in replies if reply.has_error()]
+    answers = [reply for reply in replies if not reply.has_error()]
+    for reason in sorted(set(reasons)):
+        logger.error("a client cannot take part: {}", reason)
+    if len(answers) < min_available:
+        why = f" The first said: {sorted(reasons)[0]}" if reasons else ""
+        raise Zk0Error(
+            f"{len(answers)} of the {min_available} clients that min-available-nodes asks for can "
+            f"take part.{why}"
+        )
+    clients = _number(answers)
+    _refuse_shared_data(clients, taken)
+    return clients
+
+
+def wait_for_nodes(grid: Grid, min_available: int) -> list[int]:
+    """The connected nodes, as soon as there are enough of them."""
+    seen = -1
+    while len(nodes := sorted(grid.get_node_ids())) < min_available:
+        if len(nodes) != seen:
+            logger.info("waiting for clients: {} of {} connected", len(nodes), min_available)
+            seen = len(nodes)
+        sleep(POLL_S)
+    return nodes
+
+
+def sample(
+    clients: Sequence[Client], fraction: float, minimum: int, seed: Iterable[int]
+) -> list[Client]:
+    """`fraction` of the clients but at least `minimum`, chosen by `seed`, in their order."""
+    wanted = min(len(clients), max(int(fraction * len(clients)), minimum))
+    chosen = np.random.default_rng(list(seed)).choice(len(clients), wanted, replace=False)
+    return [clients[index] for index in sorted(chosen)]
+
+
+def explain(reply: Message) -> str:
+    """A failed reply's reason without the exception class that Flower puts around it."""
+    reason = reply.error.reason or f"error {reply.error.code}"
+    return reason.partition(":<'")[2].removesuffix("'>") or reason
+
+
+def _number(answers: Sequence[Message]) -> list[Client]:
+    met = [(unpack_introduction(reply), reply.metadata.src_node_id) for reply in answers]
+    met.sort(key=lambda pair: (pair[0].partition, pair[0].slug, pair[0].fingerprint))
+    return [Client(number, node, who) for number, (who, node) in enumerate(met)]
+
+
+def _refuse_shared_data(clients: Sequence[Client], taken: Sequence[str]) -> None:
+    owners = dict.fromkeys(taken, "the server's evaluation")
+    for client in clients:
+        fingerprint = client.introduction.fingerprint
+        if fingerprint in owners:
+            raise Zk0Error(
+                f"client {client.number} ({client.slug}) and {owners[fingerprint]} have the same "
+                "data, which would make the result meaningless: give each its own dataset."
+            )
+        owners[fingerprint] = f"client {client.number} ({client.slug})"

@@ -1,0 +1,124 @@
+"""The embedded backbone: a tiny SmolVLM in a folder, made on this machine from a fixed seed.
+
+SmolVLA reads its backbone's shape, tokenizer and processor from a folder or a Hub repository, so a
+folder with the same files makes the whole policy build with nothing downloaded.
+"""
+
+import hashlib
+import inspect
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    PreTrainedTokenizerFast,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
+)
+
+from zk0.paths import home
+
+SEED = 20_25  # of the frozen weights, whatever a run's own seed: caches and checkpoints rely on it
+IMAGE_SIZE = 128
+WEIGHTS = "model.safetensors"
+
+_TEXT = {
+    "model_type": "llama",
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "vocab_size": 512,
+}
+_VISION = {
+    "model_type": "smolvlm_vision",
+    "hidden_size": 128,
+    "image_size": IMAGE_SIZE,
+    "patch_size": 16,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "intermediate_size": 512,
+}
+_PIXELS_PER_TOKEN = 2  # pixel shuffle: 64 patches become 16 tokens per camera
+
+_SPECIAL_TOKENS = {
+    "bos_token": "<|im_start|>",
+    "eos_token": "<end_of_utterance>",
+    "pad_token": "<pad>",
+    "unk_token": "<|endoftext|>",
+}
+_IMAGE_TOKENS = {
+    "fake_image_token": "<fake_token_around_image>",
+    "image_token": "<image>",
+    "end_of_utterance_token": "<end_of_utterance>",
+    "global_image_token": "<global-img>",
+}
+_CORPUS = (  # the words that instructions are made of; others are spelled out in bytes
+    "touch the red green blue yellow orange purple cyan white black cube",
+    "pick up the cube and lift it",
+    "pick up the cube and place it on the circle",
+    "pick up the cube and place it in the bucket",
+    "stack the small cube on top of the large cube",
+    "pick up the cube and return to the start pose",
+)
+
+
+def embedded_backbone() -> Path:
+    """The backbone's folder under `ZK0_HOME`; made on first use, safely beside other processes."""
+    recipe = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:16]
+    folder = home() / "backbones" / f"embedded-{recipe}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            _write(partial)
+            partial.replace(folder)
+    return folder
+
+
+def _write(folder: Path) -> None:
+    tokenizer = _tokenizer()
+    config = SmolVLMConfig(
+        text_config=_TEXT,
+        vision_config=_VISION,
+        scale_factor=_PIXELS_PER_TOKEN,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config.save_pretrained(folder)
+    SmolVLMProcessor(
+        image_processor=SmolVLMImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=SmolVLMVideoProcessor(),
+        image_seq_len=64,
+    ).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        save_model(SmolVLMForConditionalGeneration(config), str(folder / WEIGHTS))
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [*_SPECIAL_TOKENS.values(), *_IMAGE_TOKENS.values()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=_TEXT["vocab_size"],
+        special_tokens=list(dict.fromkeys(special)),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **_SPECIAL_TOKENS, extra_special_tokens=_IMAGE_TOKENS
+    )

@@ -1,0 +1,143 @@
+"""SmolVLA, built or loaded; its trainable arrays in and out by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
+from lerobot.processor import PolicyProcessorPipeline
+from safetensors.torch import load_model
+
+from zk0.data.frames import Frames
+from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.errors import Zk0Error
+from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
+
+EMBEDDED = "embedded"
+EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
+JOINTS = 6  # of an SO-100/SO-101, gripper included
+
+Arrays = Mapping[str, torch.Tensor]
+
+
+def select_device(device: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device; raises `Zk0Error` for CUDA where there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Zk0Error('device = "cuda", but PyTorch finds no CUDA GPU. Use device = "auto".')
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def build_policy(model_name: str, seed: int, device: torch.device) -> SmolVLAPolicy:
+    """SmolVLA with vision and language frozen, action expert and state projection trainable.
+
+    `model_name` is "embedded" (the action expert drawn from `seed`), a Hub name or a folder.
+    """
+    policy = _embedded(seed) if model_name == EMBEDDED else _pretrained(model_name)
+    return policy.to(device)
+
+
+def _embedded(seed: int) -> SmolVLAPolicy:
+    backbone = embedded_backbone()
+    camera = PolicyFeature(FeatureType.VISUAL, (3, IMAGE_SIZE, IMAGE_SIZE))
+    config = SmolVLAConfig(
+        input_features={
+            STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
+            **dict.fromkeys(EMBEDDED_CAMERAS, camera),
+        },
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+        vlm_model_name=str(backbone),
+        load_vlm_weights=False,
+        chunk_size=16,
+        n_action_steps=8,
+        resize_imgs_with_padding=(IMAGE_SIZE, IMAGE_SIZE),
+        num_vlm_layers=0,  # all there are
+        optimizer_lr=1e-3,
+        device="cpu",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = SmolVLAPolicy(config)
+    load_model(policy.model.vlm_with_expert.vlm, backbone / WEIGHTS)
+    return policy
+
+
+def _pretrained(model_name: str) -> SmolVLAPolicy:
+    if model_name.startswith((".", "/", "~")) and not Path(model_name).expanduser().is_dir():
+        raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
+    try:
+        policy = SmolVLAPolicy.from_pretrained(Path(model_name).expanduser(), strict=True)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
+    for parameter in policy.model.vlm_with_expert.vlm.parameters():
+        parameter.requires_grad = False
+    return policy
+
+
+def get_trainable(policy: SmolVLAPolicy) -> dict[str, torch.Tensor]:
+    """The trainable parameters by name, detached and sharing memory with the policy."""
+    return {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def set_trainable(policy: SmolVLAPolicy, arrays: Arrays) -> None:
+    """Copy `arrays` into the trainable parameters.
+
+    Raises `Zk0Error`, and copies nothing, unless names, shapes and dtypes are the policy's.
+    """
+    own = get_trainable(policy)
+    foreign = sorted(own.keys() ^ arrays.keys())
+    if foreign:
+        raise Zk0Error(f"arrays do not fit the policy: {foreign[0]} is on one side only.")
+    for name, tensor in own.items():
+        given = arrays[name]
+        if (given.shape, given.dtype) != (tensor.shape, tensor.dtype):
+            raise Zk0Error(
+                f"arrays do not fit the policy: {name} is {given.dtype} {tuple(given.shape)}, not "
+                f"{tensor.dtype} {tuple(tensor.shape)}."
+            )
+    for name, tensor in own.items():
+        tensor.copy_(arrays[name])
+
+
+type Processor = PolicyProcessorPipeline[dict[str, Any], dict[str, Any]]
+
+
+def make_processors(
+    policy: SmolVLAPolicy, statistics: Mapping[str, Moments]
+) -> tuple[Processor, PolicyProcessorPipeline]:
+    """lerobot's pre- and post-processor with these statistics as normalisation."""
+    stats = {
+        feature: {
+            "mean": torch.from_numpy(moments.mean).float(),
+            "std": torch.from_numpy(moments.variance).sqrt().float(),
+        }
+        for feature, moments in statistics.items()
+    }
+    policy.config.device = str(next(policy.parameters()).device)
+    return make_smolvla_pre_post_processors(policy.config, stats)
+
+
+def check_fit(policy: SmolVLAPolicy, frames: Frames) -> None:
+    """Raise `Zk0Error` where a dataset's cameras or dimensions are not what the policy takes."""
+    config = policy.config
+    cameras = set(config.image_features)
+    if set(frames.images) != cameras:
+        raise Zk0Error(
+            f"{frames.slug} has cameras {', '.join(sorted(frames.images))}; the policy takes "
+            f"{', '.join(sorted(cameras))}. Rename the dataset's or choose another model-name."
+        )
+    for feature, values, wanted in (
+        (STATE, frames.states, config.robot_state_feature),
+        (ACTION, frames.actions, config.action_feature),
+    ):
+        if values.shape[1:] != tuple(wanted.shape):
+            raise Zk0Error(
+                f"{frames.slug}: {feature} has {values.shape[1]} dimensions, the policy takes "
+                f"{wanted.shape[0]}."
+            )

@@ -1,0 +1,139 @@
+"""A client's local steps: SmolVLA's flow-matching loss plus FedProx's proximal term."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+from zk0.data.frames import Frames
+from zk0.errors import Zk0Error
+from zk0.learning.policy import Processor
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """A client's round: gradient steps, frames in each, AdamW's learning rate, FedProx's mu."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    proximal_mu: float
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What the steps did: mean losses of all, the first and the last tenth, and their cost."""
+
+    loss: float
+    first_loss: float
+    last_loss: float
+    proximal_term: float
+    update_norm: float
+    steps: int
+    seconds: float
+
+
+def count_steps(frames: int, batch_size: int, local_epochs: int, local_steps: int) -> int:
+    """Gradient steps in a round: `local_steps` where above 0, else whole passes over the frames."""
+    return local_steps or local_epochs * -(-frames // batch_size)
+
+
+def train(
+    policy: SmolVLAPolicy, frames: Frames, preprocess: Processor, local: LocalSteps, seed: list[int]
+) -> LocalResult:
+    """Train the policy's trainable parameters in place, from their present (global) values.
+
+    AdamW and gradient clipping are as SmolVLA presets them; `seed` fixes data order, noise and flow
+    times. Raises `Zk0Error` when the loss stops being finite.
+    """
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    anchors = [p.detach().clone() for p in parameters]
+    preset = policy.config.get_optimizer_preset()
+    preset.lr = local.learning_rate
+    optimizer = preset.build(parameters)
+    order, generator = _shuffle(len(frames), local, seed), _torch_generator(seed)
+    losses = []
+    policy.train()
+    start = time.perf_counter()
+    for positions in order:
+        batch = preprocess(frames.batch(positions, policy.config.chunk_size))
+        noise, flow_time = draw_noise(policy, len(positions), generator)
+        loss, _ = policy.forward(batch, noise, flow_time)
+        optimizer.zero_grad()
+        loss.backward()
+        add_proximal_gradient(parameters, anchors, local.proximal_mu)
+        torch.nn.utils.clip_grad_norm_(parameters, preset.grad_clip_norm)
+        optimizer.step()
+        losses.append(loss.detach())
+    seconds = time.perf_counter() - start
+    return _summarise(torch.stack(losses).cpu(), parameters, anchors, local, seconds)
+
+
+def add_proximal_gradient(
+    parameters: list[torch.nn.Parameter], anchors: list[torch.Tensor], mu: float
+) -> None:
+    """Add mu * (w - w_global) to the gradients: that of mu/2 * ||w - w_global||^2.
+
+    FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2.
+    """
+    for parameter, anchor in zip(parameters, anchors, strict=True):
+        if mu and parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+
+
+def draw_noise(
+    policy: SmolVLAPolicy, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """SmolVLA's noise (count, chunk, max action dim) and flow times (count,), from a generator.
+
+    Times follow 0.001 + 0.999 * Beta(1.5, 1), as in `VLAFlowMatching.sample_time`; Beta(a, 1) is
+    U^(1/a) by inversion of its distribution function x^a.
+    """
+    config, device = policy.config, next(policy.parameters()).device
+    noise = torch.randn(count, config.chunk_size, config.max_action_dim, generator=generator)
+    uniform = torch.rand(count, generator=generator)
+    return noise.to(device), (0.001 + 0.999 * uniform ** (1 / 1.5)).to(device)
+
+
+def _shuffle(frames: int, local: LocalSteps, seed: list[int]) -> list[np.ndarray]:
+    """The frames of every step: one permutation of all of them after the other."""
+    rng = np.random.default_rng(seed)
+    size = min(local.batch_size, frames)
+    passes = -(-local.steps * size // frames)
+    order = np.concatenate([rng.permutation(frames) for _ in range(passes)])
+    return list(order[: local.steps * size].reshape(local.steps, size))
+
+
+def _torch_generator(seed: list[int]) -> torch.Generator:
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _summarise(
+    losses: torch.Tensor,
+    parameters: list[torch.nn.Parameter],
+    anchors: list[torch.Tensor],
+    local: LocalSteps,
+    seconds: float,
+) -> LocalResult:
+    if not losses.isfinite().all():
+        step = int((~losses.isfinite()).nonzero()[0]) + 1
+        raise Zk0Error(
+            f"the policy loss became {losses[step - 1]} at local step {step}: lower initial-lr "
+            f"({local.learning_rate:g} was used) or look at the dataset."
+        )
+    distance = torch.stack(
+        [(p.detach() - a).square().sum() for p, a in zip(parameters, anchors, strict=True)]
+    ).sum()
+    tenth = max(1, len(losses) // 10)
+    return LocalResult(
+        loss=losses.mean().item(),
+        first_loss=losses[:tenth].mean().item(),
+        last_loss=losses[-tenth:].mean().item(),
+        proximal_term=local.proximal_mu / 2 * distance.item(),
+        update_norm=distance.sqrt().item(),
+        steps=local.steps,
+        seconds=seconds,
+    )

@@ -1,0 +1,97 @@
+"""One node: a policy, one dataset, and what they are asked to do each round."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+from zk0.config import Config
+from zk0.data.frames import Frames, open_frames
+from zk0.data.sources import Source, fetch
+from zk0.data.statistics import Moments
+from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
+from zk0.learning.policy import (
+    Arrays,
+    build_policy,
+    check_fit,
+    get_trainable,
+    make_processors,
+    select_device,
+    set_trainable,
+)
+from zk0.learning.training import LocalResult, LocalSteps, count_steps, train
+
+
+@lru_cache(maxsize=1)
+def warm_policy(model_name: str, seed: int, device: str) -> SmolVLAPolicy:
+    """The process's one policy: its trainable arrays are set anew for every task."""
+    return build_policy(model_name, seed, select_device(device))
+
+
+@lru_cache(maxsize=16)
+def warm_frames(source: Source) -> Frames:
+    """A dataset's frames; memory-mapped, so that keeping many of them open costs little."""
+    return open_frames(fetch(source), source.slug)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A client's policy and dataset. The last `eval-episodes` episodes are never trained on."""
+
+    config: Config
+    source: Source
+
+    @cached_property
+    def policy(self) -> SmolVLAPolicy:
+        policy = warm_policy(self.config.model_name, self.config.seed, self.config.device)
+        check_fit(policy, warm_frames(self.source))
+        return policy
+
+    @cached_property
+    def _split(self) -> tuple[Frames, Frames]:
+        return warm_frames(self.source).split(self.config.eval_episodes)
+
+    @property
+    def training_frames(self) -> Frames:
+        return self._split[0]
+
+    @property
+    def held_out_frames(self) -> Frames:
+        return self._split[1]
+
+    def fit(
+        self,
+        arrays: Arrays,
+        statistics: Mapping[str, Moments],
+        learning_rate: float,
+        proximal_mu: float,
+        seed: list[int],
+    ) -> tuple[dict[str, torch.Tensor], LocalResult]:
+        """Train from the global `arrays`; the trained arrays and what the steps did."""
+        config, frames = self.config, self.training_frames
+        set_trainable(self.policy, arrays)
+        preprocess, _ = make_processors(self.policy, self._statistics(statistics))
+        steps = count_steps(len(frames), config.batch_size, config.local_epochs, config.local_steps)
+        local = LocalSteps(steps, config.batch_size, learning_rate, proximal_mu)
+        result = train(self.policy, frames, preprocess, local, seed)
+        return get_trainable(self.policy), result
+
+    def evaluate(self, arrays: Arrays, statistics: Mapping[str, Moments]) -> PolicyLoss:
+        """The policy loss of the global `arrays` on this node's held-out episodes."""
+        set_trainable(self.policy, arrays)
+        preprocess, _ = make_processors(self.policy, self._statistics(statistics))
+        config = self.config
+        return policy_loss(
+            self.policy,
+            self.held_out_frames,
+            preprocess,
+            config.batch_size,
+            config.eval_batches,
+            config.seed,
+        )
+
+    def _statistics(self, federated: Mapping[str, Moments]) -> Mapping[str, Moments]:
+        local = self.config.normalization == "local"
+        return self.training_frames.statistics if local else federated

@@ -1,0 +1,65 @@
+"""Logging with loguru: short lines on the terminal, full ones in the run's file."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+TERMINAL = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
+FILE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[source]}: {message}"
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send zk0's, Flower's and Ray's log lines to `path` as long as the block runs."""
+    start_terminal()
+    sink = logger.add(path, format=FILE, level="DEBUG", backtrace=True, diagnose=False)
+    with _redirected("flwr"), _redirected("ray"):
+        try:
+            yield
+        finally:
+            logger.remove(sink)
+
+
+@contextmanager
+def _redirected(library: str) -> Iterator[None]:
+    """All of a library's lines to the file, only its warnings to the terminal."""
+    library_logger = logging.getLogger(library)
+    levels = {handler: handler.level for handler in library_logger.handlers}
+    propagates, handler = library_logger.propagate, _ToLoguru()
+    for terminal in levels:
+        terminal.setLevel(logging.WARNING)
+    library_logger.propagate = False  # other libraries give the root logger a terminal of its own
+    library_logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        library_logger.removeHandler(handler)
+        library_logger.propagate = propagates
+        for terminal, level in levels.items():
+            terminal.setLevel(level)
+
+
+def start_terminal() -> None:
+    """zk0's own lines to stderr; called once per process."""
+    logger.remove()
+    logger.configure(extra={"source": "zk0"})
+    logger.add(
+        sys.stderr,
+        format=TERMINAL,
+        level="INFO",
+        diagnose=False,
+        filter=lambda record: record["extra"]["source"] == "zk0",
+    )
+
+
+class _ToLoguru(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        exception: Any = record.exc_info
+        logger.bind(source=record.name).opt(exception=exception).log(
+            record.levelname, record.getMessage()
+        )

@@ -1,0 +1,111 @@
+"""A run is a folder: files are replaced atomically, metrics are appended as they happen."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from zk0.errors import Zk0Error
+
+PROJECT = Path(__file__).resolve().parents[3]
+LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")
+
+
+def outputs_root(output_dir: str) -> Path:
+    """The parent of the run folders.
+
+    A relative `output_dir` counts from the project's folder, whatever the current directory: a
+    local SuperLink keeps the one it was first started in.
+    """
+    project = PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.home()
+    return project / Path(output_dir).expanduser()
+
+
+class RunFolder:
+    """One run's folder; `metrics.jsonl` gets a line per event, everything else is written whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, output_dir: str, now: datetime | None = None) -> Self:
+        """Make a new folder named after the time; raises `Zk0Error` where it cannot be written."""
+        root = outputs_root(output_dir)
+        name = (now or datetime.now()).strftime("%Y-%m-%d_%H-%M-%S")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path = _make_unique(root / name)
+            for part in ("server", "clients", "models"):
+                (path / part).mkdir()
+        except OSError as error:
+            raise Zk0Error(
+                f"output-dir: {root} cannot be written ({error.strerror}). Name another with "
+                "--run-config \"output-dir='...'\"."
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
+        """The folder of the given Flower run, newest first; None where there is none."""
+        for path in sorted(outputs_root(output_dir).glob("*/config.json"), reverse=True):
+            if json.loads(path.read_text()).get("flower_run_id") == str(flower_run_id):
+                return cls(path.parent)
+        return None
+
+    def append(self, event: str, **values: Any) -> None:
+        """Add one line to metrics.jsonl and hand it to the operating system at once."""
+        now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "event": event, **values}, allow_nan=False)
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def write(self, name: str, content: Any) -> None:
+        """Replace the JSON file `name` (a path within the folder) in one step."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        os.replace(partial, path)
+
+    def client(self, number: int) -> Path:
+        return self.path / "clients" / f"client_{number}"
+
+
+def _make_unique(path: Path) -> Path:
+    """Create `path`, or `path-2`, `path-3`, ... where runs start within the same second."""
+    number = 1
+    while True:
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return candidate
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions of the libraries that shape a result, and the project's git revision where known."""
+    git = subprocess.run(
+        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    revision = git.stdout.strip() if git.returncode == 0 else None
+    return {"versions": {name: version(name) for name in LIBRARIES}, "git_revision": revision}
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Nested metrics as one level of `a/b` keys, numbers only: the form that trackers take."""
+    flat: dict[str, float] = {}
+    for key, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}/{inner}": v for inner, v in flatten(value).items()})
+        elif isinstance(value, int | float):
+            flat[key] = value
+    return flat

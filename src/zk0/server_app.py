@@ -1,0 +1,28 @@
+"""Flower's door to the server: unpack the context, open the run's folder, federate."""
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from loguru import logger
+
+from zk0.config import app_folder, load
+from zk0.errors import Zk0Error
+from zk0.federation.federate import federate
+from zk0.record.log import logging_to
+from zk0.record.run_folder import RunFolder
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One federated run, recorded in its own folder."""
+    config, datasets = load(app_folder(), context.run_config)
+    folder = RunFolder.create(config.output_dir)
+    with logging_to(folder.path / "simulation.log"):
+        logger.info("outputs: {}", folder.path)
+        try:
+            federate(grid, config, datasets, folder, context.run_id)
+        except Zk0Error as error:
+            logger.error("{}", error)
+            logger.opt(exception=True).debug("where it was raised")
+            raise

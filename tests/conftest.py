@@ -1,0 +1,52 @@
+"""Small real things that many tests share: datasets from the simulator, a policy, a federation."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+EPISODES = 3
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A `ZK0_HOME` of the tests' own."""
+    folder = tmp_path_factory.mktemp("zk0-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZK0_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Four LeRobotDatasets of a few simulated episodes each, by name."""
+    from zk0.sim.opengl import configure
+
+    configure()
+    from zk0.sim.recipes import RECIPES
+    from zk0.sim.writer import write
+
+    root = tmp_path_factory.mktemp("datasets")
+    for name in ("touch", "picklift", "near", "far"):
+        recipe = RECIPES[name]
+        scenes = tuple(replace(scene, episodes=EPISODES) for scene in recipe.scenes[:1])
+        write(replace(recipe, scenes=scenes), root / name)
+    return {folder.name: folder for folder in sorted(root.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def touch(datasets: dict[str, Path]):
+    from zk0.data.frames import open_frames
+
+    return open_frames(datasets["touch"], "touch")
+
+
+@pytest.fixture
+def policy():
+    import torch
+
+    from zk0.learning.policy import build_policy
+
+    return build_policy("embedded", 0, torch.device("cpu"))

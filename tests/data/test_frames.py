@@ -1,0 +1,87 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from zk0.data.frames import Frames, open_frames
+from zk0.errors import Zk0Error
+
+from tests.conftest import EPISODES
+
+CHUNK = 16
+KEYS = (
+    "observation.state",
+    "action",
+    "action_is_pad",
+    "observation.images.front",
+    "observation.images.wrist",
+)
+
+
+def test_batches_are_lerobots_own_items(datasets: dict[str, Path], touch: Frames):
+    lerobot = LeRobotDataset(
+        "zk0/touch",
+        root=datasets["touch"],
+        delta_timestamps={"action": [step / 10 for step in range(CHUNK)]},
+    )
+    assert len(touch) == len(lerobot)
+    batch = touch.batch(np.arange(len(touch)), CHUNK)
+    for index in range(len(lerobot)):
+        item = lerobot[index]
+        assert batch["task"][index] == item["task"]
+        for key in KEYS:
+            assert torch.equal(batch[key][index], item[key]), (key, index)
+
+
+def test_split_is_by_whole_episodes(touch: Frames):
+    training, held_out = touch.split(1)
+    assert (training.episode_count, held_out.episode_count) == (EPISODES - 1, 1)
+    assert len(training) + len(held_out) == len(touch)
+    assert set(held_out.episodes[held_out.selection]) == {EPISODES - 1}
+    moments = training.statistics["action"]
+    np.testing.assert_allclose(moments.mean, touch.actions[: len(training)].mean(0), rtol=1e-5)
+
+
+def test_holding_out_everything_is_refused(touch: Frames):
+    with pytest.raises(Zk0Error, match="none is left to train on"):
+        touch.split(EPISODES)
+
+
+def test_second_opening_decodes_nothing(datasets: dict[str, Path], touch: Frames, own_home: Path):
+    file = own_home / "frames" / touch.fingerprint[:32] / "observation.images.front.npy"
+    before = file.stat().st_mtime_ns
+    again = open_frames(datasets["touch"], "touch")
+    assert file.stat().st_mtime_ns == before
+    assert isinstance(again.images["observation.images.front"], np.memmap)
+
+
+def test_truncated_video_names_file_and_episode(datasets: dict[str, Path], tmp_path: Path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(datasets["touch"], damaged)
+    video = next((damaged / "videos" / "observation.images.wrist").rglob("*.mp4"))
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with pytest.raises(Zk0Error, match=r"observation\.images\.wrist.*\.mp4.*episode"):
+        open_frames(damaged, "damaged")
+
+
+def test_what_is_no_dataset_is_refused(tmp_path: Path):
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "info.json").write_text("{}")
+    with pytest.raises(Zk0Error, match="cannot be read as a LeRobotDataset"):
+        open_frames(tmp_path, "nothing")
+
+
+def test_empty_dataset_is_refused(tmp_path: Path):
+    folder = tmp_path / "empty"
+    LeRobotDataset.create(
+        "zk0/empty",
+        10,
+        {"action": {"dtype": "float32", "shape": (6,), "names": None}},
+        root=folder,
+        use_videos=True,
+    ).finalize()
+    with pytest.raises(Zk0Error, match="has no frames"):
+        open_frames(folder, "empty")

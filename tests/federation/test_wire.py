@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+
+from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.errors import Zk0Error
+from zk0.federation.integrity import hash_arrays
+from zk0.federation.wire import (
+    CONFIG,
+    Assignment,
+    Introduction,
+    pack_assignment,
+    pack_introduction,
+    unpack_assignment,
+    unpack_introduction,
+)
+
+MOMENTS = Moments(7, np.arange(6.0), np.arange(6.0) ** 2)
+STATISTICS = {STATE: MOMENTS, ACTION: MOMENTS}
+
+
+def message(content: RecordDict) -> Message:
+    return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+
+
+def test_assignment_arrives_as_it_was_sent():
+    sent = pack_assignment(Assignment(3, 1e-3, 0.01, STATISTICS))
+    task = unpack_assignment(message(RecordDict({CONFIG: sent})))
+    assert (task.server_round, task.learning_rate, task.proximal_mu) == (3, 1e-3, 0.01)
+    np.testing.assert_array_equal(task.statistics[ACTION].variance, MOMENTS.variance)
+
+
+def test_introduction_arrives_as_it_was_sent():
+    sent = Introduction("touch", 2, "abc", 27, STATISTICS)
+    got = unpack_introduction(message(pack_introduction(sent)))
+    assert (got.slug, got.partition, got.fingerprint, got.episodes) == ("touch", 2, "abc", 27)
+    assert got.statistics[STATE].count == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning-rate", float("nan")),
+        ("learning-rate", -1.0),
+        ("proximal-mu", float("inf")),
+        ("proximal-mu", "much"),
+        ("server-round", 1.5),
+        ("action.count", 0),
+        ("action.mean", [0.0]),
+        ("action.variance", [-1.0] * 6),
+        ("observation.state.mean", [float("nan")] * 6),
+    ],
+)
+def test_assignment_with_an_unsound_value_is_refused(key: str, value: object):
+    record = ConfigRecord({**pack_assignment(Assignment(3, 1e-3, 0.01, STATISTICS)), key: value})
+    with pytest.raises(Zk0Error):
+        unpack_assignment(message(RecordDict({CONFIG: record})))
+
+
+def test_hash_sees_names_dtypes_shapes_and_every_bit():
+    base = {"a": torch.zeros(2, 3), "b": torch.ones(())}
+    variants = [
+        {"x": torch.zeros(2, 3), "b": torch.ones(())},
+        {"a": torch.zeros(3, 2), "b": torch.ones(())},
+        {"a": torch.zeros(2, 3, dtype=torch.bfloat16), "b": torch.ones(())},
+        {"a": torch.zeros(2, 3), "b": torch.full((), 1 + 2**-23)},
+        {"a": torch.zeros(2, 3)},
+    ]
+    assert hash_arrays(base) == hash_arrays(dict(reversed(base.items())))
+    assert len({hash_arrays(arrays) for arrays in [base, *variants]}) == 6

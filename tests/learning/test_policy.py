@@ -1,0 +1,118 @@
+import dataclasses
+
+import pytest
+import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+from zk0.data.frames import Frames
+from zk0.errors import Zk0Error
+from zk0.federation.integrity import hash_arrays
+from zk0.learning.policy import (
+    build_policy,
+    check_fit,
+    get_trainable,
+    make_processors,
+    select_device,
+    set_trainable,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_embedded_policy_is_lerobots_class_of_the_stated_size(policy):
+    assert type(policy) is SmolVLAPolicy
+    trainable = get_trainable(policy)
+    assert sum(tensor.numel() for tensor in trainable.values()) == 1_238_688
+    assert sum(parameter.numel() for parameter in policy.parameters()) == 3_809_888
+    assert all(name.startswith("model.") and ".vlm." not in name for name in trainable)
+
+
+def test_seed_fixes_the_expert_and_never_changes_the_backbone(policy):
+    same, other = build_policy("embedded", 0, CPU), build_policy("embedded", 1, CPU)
+    assert hash_arrays(get_trainable(policy)) == hash_arrays(get_trainable(same))
+    assert hash_arrays(get_trainable(policy)) != hash_arrays(get_trainable(other))
+    assert _frozen_hash(policy) == _frozen_hash(other)
+
+
+def _frozen_hash(policy: SmolVLAPolicy) -> str:
+    return hash_arrays({n: p for n, p in policy.named_parameters() if not p.requires_grad})
+
+
+def test_building_leaves_the_global_random_state_alone():
+    before = torch.random.get_rng_state()
+    build_policy("embedded", 5, CPU)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_arrays_go_out_and_in(policy):
+    other = build_policy("embedded", 1, CPU)
+    set_trainable(policy, get_trainable(other))
+    assert hash_arrays(get_trainable(policy)) == hash_arrays(get_trainable(other))
+
+
+def _renamed(arrays):
+    name = next(iter(arrays))
+    return {("x" if key == name else key): value for key, value in arrays.items()}
+
+
+def _reshaped(arrays):
+    name = next(iter(arrays))
+    return {**arrays, name: arrays[name].flatten()}
+
+
+def _retyped(arrays):
+    name = next(iter(arrays))
+    return {**arrays, name: arrays[name].double()}
+
+
+@pytest.mark.parametrize("spoil", [_renamed, _reshaped, _retyped])
+def test_arrays_that_do_not_fit_change_nothing(policy, spoil):
+    before = hash_arrays(get_trainable(policy))
+    foreign = spoil({name: tensor + 1 for name, tensor in get_trainable(policy).items()})
+    with pytest.raises(Zk0Error, match="do not fit the policy"):
+        set_trainable(policy, foreign)
+    assert hash_arrays(get_trainable(policy)) == before
+
+
+def test_processors_normalise_with_the_given_statistics(policy, touch: Frames):
+    preprocess, postprocess = make_processors(policy, touch.statistics)
+    batch = preprocess(touch.batch(touch.selection, policy.config.chunk_size))
+    state = batch["observation.state"]
+    spread = touch.statistics["observation.state"].variance > 1e-6
+    torch.testing.assert_close(state.mean(0), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        state.std(0, correction=0)[spread], torch.ones(int(spread.sum())), atol=1e-2, rtol=0
+    )
+    restored = postprocess(batch["action"][:, 0])
+    torch.testing.assert_close(restored, torch.from_numpy(touch.actions), atol=1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["camera", "state", "action"])
+def test_dataset_that_does_not_fit_is_named(policy, touch: Frames, change: str):
+    wrong = {
+        "camera": {"images": {"observation.images.top": None}},
+        "state": {"states": touch.states[:, :5]},
+        "action": {"actions": touch.actions[:, :5]},
+    }[change]
+    with pytest.raises(Zk0Error, match=r"touch.*policy takes"):
+        check_fit(policy, dataclasses.replace(touch, **wrong))
+
+
+@pytest.mark.parametrize("name", ["/nowhere", "./nowhere"])
+def test_model_folder_that_is_not_there(name: str):
+    with pytest.raises(Zk0Error, match="is not a folder"):
+        build_policy(name, 0, CPU)
+
+
+def test_saved_policy_loads_back_by_folder(policy, tmp_path):
+    policy.save_pretrained(tmp_path)
+    loaded = build_policy(str(tmp_path), 9, CPU)
+    assert hash_arrays(get_trainable(loaded)) == hash_arrays(get_trainable(policy))
+    assert _frozen_hash(loaded) == _frozen_hash(policy)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_that_is_not_there():
+    assert select_device("auto") == CPU
+    with pytest.raises(Zk0Error, match="no CUDA GPU"):
+        select_device("cuda")

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from zk0.data.frames import Frames
+from zk0.errors import Zk0Error
+from zk0.federation.integrity import hash_arrays
+from zk0.learning.policy import build_policy, get_trainable, make_processors
+from zk0.learning.training import (
+    LocalResult,
+    LocalSteps,
+    add_proximal_gradient,
+    count_steps,
+    draw_noise,
+    train,
+)
+
+CPU = torch.device("cpu")
+SHORT = LocalSteps(steps=3, batch_size=8, learning_rate=1e-3, proximal_mu=0.1)
+
+
+def _train(policy, frames: Frames, local: LocalSteps = SHORT, seed=(0, 0, 1)) -> LocalResult:
+    preprocess, _ = make_processors(policy, frames.statistics)
+    return train(policy, frames, preprocess, local, list(seed))
+
+
+def test_proximal_gradient_is_that_of_the_quadratic_term():
+    rng = np.random.default_rng(0)
+    weights, anchor, gradient = rng.normal(size=(3, 5, 4))
+    parameter = torch.nn.Parameter(torch.tensor(weights))
+    parameter.grad = torch.tensor(gradient)
+    add_proximal_gradient([parameter], [torch.tensor(anchor)], 0.3)
+    np.testing.assert_allclose(parameter.grad.numpy(), gradient + 0.3 * (weights - anchor))
+
+
+def test_one_step_equals_plain_torch_with_the_term_in_the_loss(touch: Frames):
+    """Two steps, since in the first w = w_global and the proximal term vanishes."""
+    local = LocalSteps(steps=2, batch_size=4, learning_rate=1e-3, proximal_mu=5.0)
+    ours, plain = build_policy("embedded", 0, CPU), build_policy("embedded", 0, CPU)
+    _train(ours, touch, local)
+    _plain_training(plain, touch, local)
+    for name, tensor in get_trainable(ours).items():
+        torch.testing.assert_close(tensor, get_trainable(plain)[name], rtol=1e-5, atol=1e-7)
+
+
+def _plain_training(policy, frames: Frames, local: LocalSteps) -> None:
+    preprocess, _ = make_processors(policy, frames.statistics)
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    start = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=local.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=1e-10
+    )
+    order = np.random.default_rng([0, 0, 1]).permutation(len(frames))
+    state = np.random.SeedSequence([0, 0, 1]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    policy.train()
+    for step in range(local.steps):
+        rows = order[step * local.batch_size : (step + 1) * local.batch_size]
+        batch = preprocess(frames.batch(rows, policy.config.chunk_size))
+        noise, times = draw_noise(policy, len(rows), generator)
+        loss = policy.forward(batch, noise, times)[0]
+        distance = sum(((p - a) ** 2).sum() for p, a in zip(parameters, start, strict=True))
+        optimizer.zero_grad()
+        (loss + local.proximal_mu / 2 * distance).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+
+
+def test_training_moves_the_expert_and_no_bit_of_the_frozen_backbone(policy, touch: Frames):
+    frozen = {n: p.detach().clone() for n, p in policy.named_parameters() if not p.requires_grad}
+    before = hash_arrays(get_trainable(policy))
+    result = _train(policy, touch)
+    assert hash_arrays(get_trainable(policy)) != before
+    assert result.update_norm > 0
+    for name, parameter in policy.named_parameters():
+        if name in frozen:
+            assert torch.equal(parameter, frozen[name]), name
+
+
+def test_same_seed_same_result_and_another_seed_another(touch: Frames):
+    hashes = []
+    for seed in ((0, 0, 1), (0, 0, 1), (0, 0, 2), (0, 1, 1)):
+        policy = build_policy("embedded", 0, CPU)
+        _train(policy, touch, seed=seed)
+        hashes.append(hash_arrays(get_trainable(policy)))
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def test_loss_falls_and_a_strong_proximal_term_holds_the_weights_back(touch: Frames):
+    free, held = (build_policy("embedded", 0, CPU) for _ in range(2))
+    steps = {"steps": 20, "batch_size": 16, "learning_rate": 1e-3}
+    result = _train(free, touch, LocalSteps(**steps, proximal_mu=0.0))
+    assert result.last_loss < 0.8 * result.first_loss
+    assert result.proximal_term == 0
+    pulled = _train(held, touch, LocalSteps(**steps, proximal_mu=100.0))
+    assert pulled.update_norm < 0.5 * result.update_norm
+
+
+def test_fewer_frames_than_a_batch_trains_on_what_there_is(policy, touch: Frames):
+    few = touch._select(np.arange(len(touch)) < 5)
+    result = _train(policy, few, LocalSteps(2, 32, 1e-3, 0.0))
+    assert result.steps == 2
+
+
+def test_loss_that_is_not_finite_ends_the_round(policy, touch: Frames):
+    with pytest.raises(Zk0Error, match="policy loss became"):
+        _train(policy, touch, LocalSteps(6, 4, 1e12, 0.0))
+
+
+def test_steps_win_over_epochs():
+    assert count_steps(100, 32, local_epochs=2, local_steps=0) == 8
+    assert count_steps(100, 32, local_epochs=2, local_steps=5) == 5
+
+
+def test_flow_times_follow_smolvlas_distribution(policy):
+    """Beta(1.5, 1) has mean 0.6 and variance 0.6 - 0.36 - ... = 1.5 / (2.5^2 * 3.5)."""
+    _, times = draw_noise(policy, 20_000, torch.Generator().manual_seed(0))
+    theirs = policy.model.sample_time(20_000, CPU)
+    assert times.min() >= 0.001
+    assert times.max() <= 1.0
+    torch.testing.assert_close(times.mean(), theirs.mean(), atol=0.01, rtol=0)
+    torch.testing.assert_close(times.std(), theirs.std(), atol=0.01, rtol=0)

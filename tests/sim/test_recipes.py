@@ -1,0 +1,68 @@
+"""Recipes: known names, separate places and colours, fingerprints, JSON there and back."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from zk0.errors import Zk0Error
+from zk0.sim.recipes import RECIPES, Recipe, Region, recipe, resolve
+
+
+def test_catalogue() -> None:
+    assert list(RECIPES) == ["touch", "picklift", "pickandplace", "stackcube", "near", "far"]
+    assert {entry.episodes for entry in RECIPES.values()} == {30}
+    assert {scene.task for scene in RECIPES["near"].scenes} == {"touch", "picklift"}
+    assert {scene.task for scene in RECIPES["far"].scenes} == {"pickreturn"}
+
+
+def regions(entry: Recipe) -> set[Region]:
+    return {scene.region for scene in entry.scenes}
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(RECIPES.values(), 2))
+def test_no_place_is_shared(one: Recipe, other: Recipe) -> None:
+    for a, b in itertools.product(regions(one), regions(other)):
+        gap = np.hypot(*np.subtract(a.centre, b.centre)) - a.radius[1] - b.radius[1]
+        assert gap > 0
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(RECIPES.values(), 2))
+def test_no_colour_is_shared(one: Recipe, other: Recipe) -> None:
+    def colours(entry: Recipe) -> set[str]:
+        return {c for scene in entry.scenes for c in (*scene.colours, *scene.goal_colours)}
+
+    assert not colours(one) & colours(other)
+
+
+def test_seeds_leave_room() -> None:
+    seeds = sorted(entry.seed for entry in RECIPES.values())
+    assert np.diff(seeds).min() > 10 * 30
+
+
+@pytest.mark.parametrize("entry", RECIPES.values(), ids=RECIPES)
+def test_json_there_and_back(entry: Recipe) -> None:
+    again = Recipe.from_json(json.loads(json.dumps(entry.to_json())))
+    assert again == entry
+    assert again.fingerprint == entry.fingerprint
+
+
+def test_fingerprint_sees_every_change() -> None:
+    entry = RECIPES["touch"]
+    moved = replace(entry.scenes[0], region=Region((0.2, 0.0), (0.0, 0.01)))
+    variants = [replace(entry, seed=1), replace(entry, fps=5), replace(entry, scenes=(moved,))]
+    assert len({variant.fingerprint for variant in (entry, *variants)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"), [("pickplace", "pickandplace"), ("stack", "stackcube"), ("Near", "near")]
+)
+def test_unknown_name_names_the_nearest(wrong: str, nearest: str) -> None:
+    with pytest.raises(Zk0Error, match=f"'{wrong}'.*did you mean '{nearest}'"):
+        recipe(wrong)
+
+
+def test_resolve_drops_repetitions() -> None:
+    assert resolve(["touch", RECIPES["touch"], "far"]) == [RECIPES["touch"], RECIPES["far"]]

@@ -1,0 +1,102 @@
+"""The world in LeRobot's units, and experts that do their tasks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zk0.errors import Zk0Error
+from zk0.sim.episodes import demonstrate, demonstrations
+from zk0.sim.recipes import RECIPES, Recipe, Region, Scene
+from zk0.sim.world import World
+
+SCENES = [
+    pytest.param(entry, scene, id=f"{entry.name}-{scene.task}")
+    for entry in RECIPES.values()
+    for scene in entry.scenes
+]
+LOWEST = np.array([-110.0, -100.0, -97.0, -95.0, -157.5, -1.0])
+HIGHEST = np.array([110.0, 100.0, 97.0, 95.0, 163.5, 101.0])
+
+
+@pytest.mark.parametrize(("entry", "scene"), SCENES)
+def test_expert_succeeds_within_joint_range(entry: Recipe, scene: Scene) -> None:
+    with World(scene) as world:
+        for seed in (entry.seed, entry.seed + 1):
+            episode = demonstrate(world, seed)
+            assert episode is not None
+            assert scene.colours[0] in episode.instruction
+            states = np.stack([frame.observation.state for frame in episode.frames])
+            actions = np.stack([frame.action for frame in episode.frames])
+            assert states.dtype == actions.dtype == np.float32
+            for rows in (states, actions):
+                assert (rows > LOWEST).all()
+                assert (rows < HIGHEST).all()
+
+
+@pytest.mark.parametrize(("entry", "scene"), SCENES)
+def test_holding_still_does_not_succeed(entry: Recipe, scene: Scene) -> None:
+    with World(scene) as world:
+        for seed in (entry.seed, entry.seed + 1):
+            world.reset(seed)
+            start = world.state
+            for _ in range(20):
+                world.step(start)
+                assert not world.success
+
+
+def test_objects_appear_in_the_region() -> None:
+    from zk0.sim.tasks import object_pose
+
+    scene = RECIPES["stackcube"].scenes[0]
+    with World(scene) as world:
+        for seed in range(10):
+            world.reset(seed)
+            offset = object_pose(world._env)[:2] - scene.region.centre
+            assert scene.region.radius[0] - 1e-3 < np.hypot(*offset) < scene.region.radius[1] + 1e-3
+
+
+def test_arm_goes_where_the_action_says() -> None:
+    with World(RECIPES["touch"].scenes[0]) as world:
+        world.reset(0)
+        action = np.array([20.0, -30.0, 30.0, 40.0, 10.0, 60.0])
+        for _ in range(30):
+            world.step(action)
+        np.testing.assert_allclose(world.state, action, atol=2.0)
+
+
+def test_same_seed_same_episode() -> None:
+    with World(RECIPES["picklift"].scenes[0]) as world:
+        first, second = demonstrate(world, 5), demonstrate(world, 5)
+    assert first is not None
+    assert second is not None
+    for a, b in zip(first.frames, second.frames, strict=True):
+        np.testing.assert_array_equal(a.action, b.action)
+        np.testing.assert_array_equal(a.observation.state, b.observation.state)
+
+
+def test_place_out_of_reach_is_an_error() -> None:
+    scene = Scene("touch", ("red",), Region((0.8, 0.0), (0.0, 0.01)), 3)
+    with World(scene) as world, pytest.raises(Zk0Error, match="expert failed 5 of 5 times"):
+        list(demonstrations(world, 3, first_seed=0))
+
+
+def test_fps_has_to_divide_the_control_rate() -> None:
+    with pytest.raises(ValueError, match="control rate, 50 Hz"):
+        World(RECIPES["touch"].scenes[0], fps=15)
+
+
+def test_read_only_assets_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import so101_nexus
+
+    from zk0.sim import tasks
+
+    monkeypatch.setenv("ZK0_HOME", str(tmp_path))
+    monkeypatch.setattr(so101_nexus, "ASSETS_DIR", so101_nexus.ASSETS_DIR)
+    monkeypatch.setattr(tasks.os, "access", lambda path, mode: False)
+    for _ in range(2):
+        monkeypatch.setattr(so101_nexus, "ASSETS_DIR", so101_nexus.ASSETS_DIR)
+        with World(RECIPES["touch"].scenes[0]) as world:
+            world.reset(0)
+    copies = list((tmp_path / "so101-assets").iterdir())
+    assert [copy.name for copy in copies] == [so101_nexus.__version__]

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from zk0.config import check, list_keys, parse_datasets, parse_overrides, read_pyproject
+from zk0.errors import Zk0Error
+
+from tests.conftest import PROJECT
+
+
+def test_shipped_configuration_is_valid_and_every_key_is_commented():
+    config, datasets = check(PROJECT, [])
+    assert config.num_server_rounds == 10
+    assert [dataset.source for dataset in datasets.clients] == [
+        "sim:touch",
+        "sim:picklift",
+        "sim:pickandplace",
+        "sim:stackcube",
+    ]
+    text = (PROJECT / "pyproject.toml").read_text()
+    for key in list_keys():
+        line = next(line for line in text.splitlines() if line.startswith(f"{key} = "))
+        assert "# " in line, f"{key} has no comment"
+
+
+def test_overrides_win():
+    config, _ = check(PROJECT, ["num-server-rounds=3 local-steps=20", "proximal-mu=1"])
+    assert (config.num_server_rounds, config.local_steps, config.proximal_mu) == (3, 20, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "num-server-round=3",
+            "num-server-round is not a known key. Did you mean num-server-rounds?",
+        ),
+        (
+            "local-steps=-3",
+            "local-steps = -3 is not valid: it has to be a whole number of at least 0.",
+        ),
+        ("local-steps='a'", "local-steps = 'a' is not valid"),
+        ("local-steps=1.5", "local-steps = 1.5 is not valid"),
+        ("seed=true", "seed = True is not valid"),
+        ("initial-lr=nan", "initial-lr = nan is not valid"),
+        ("initial-lr=inf", "initial-lr = inf is not valid"),
+        ("fraction-train=0.0", "fraction-train = 0.0 is not valid: it has to be a number above 0"),
+        ("device='gpu'", 'it has to be one of "auto", "cpu", "cuda".'),
+        ("use-wandb=1", "it has to be true or false"),
+        ("num-server-rounds", '"num-server-rounds" is not KEY=VALUE'),
+        ("num-server-rounds = 3", '"num-server-rounds" is not KEY=VALUE'),
+        ("model-name=embedded", "cannot be read"),
+        ("min-train-nodes=3", "min-train-nodes = 3 is more than min-available-nodes = 2"),
+        ("min-available-nodes=5", "lists 4 clients"),
+        ("nowhere.toml", "cannot be read"),
+    ],
+)
+def test_wrong_run_config_is_one_line_that_names_key_and_range(override: str, message: str):
+    with pytest.raises(Zk0Error) as error:
+        check(PROJECT, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_from_a_file(tmp_path: Path):
+    file = tmp_path / "sweep.toml"
+    file.write_text("proximal-mu = 0.5\n")
+    assert parse_overrides([str(file)]) == {"proximal-mu": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("clients", "message"),
+    [
+        (["sim:touch", "sim:touch"], "sim:touch more than once"),
+        (["sim:far"], "sim:far more than once"),
+        (["touch"], '"touch" is none of'),
+        (["hf:nobody"], "hf:owner/name"),
+        ([], "clients"),
+    ],
+)
+def test_wrong_datasets_are_refused(clients: list[str], message: str):
+    entries = {"clients": [{"source": s} for s in clients], "server": [{"source": "sim:far"}]}
+    with pytest.raises(Zk0Error, match=message):
+        parse_datasets(entries)
+
+
+def test_same_folder_by_two_spellings_is_the_same_dataset(tmp_path: Path):
+    entries = {
+        "clients": [{"source": f"local:{tmp_path}/a"}],
+        "server": [{"source": f"local:{tmp_path}/b/../a"}],
+    }
+    with pytest.raises(Zk0Error, match="more than once"):
+        parse_datasets(entries)
+
+
+def test_unknown_dataset_key_names_the_nearest():
+    with pytest.raises(Zk0Error, match="Did you mean source"):
+        parse_datasets({"clients": [{"sorce": "sim:touch"}], "server": [{"source": "sim:far"}]})
+
+
+@pytest.mark.parametrize("content", [None, "[tool", "[project]\nname = 'x'\n"])
+def test_folder_without_a_zk0_app_is_refused(tmp_path: Path, content: str | None):
+    if content is not None:
+        (tmp_path / "pyproject.toml").write_text(content)
+    with pytest.raises(Zk0Error, match=r"pyproject\.toml"):
+        read_pyproject(tmp_path)
