@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PROJECT
 from zk0.config import check, list_keys, parse_datasets, parse_overrides, read_pyproject
 from zk0.errors import Zk0Error
-
-from tests.conftest import PROJECT
 
 
 def test_shipped_configuration_is_valid_and_every_key_is_commented():

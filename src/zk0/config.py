@@ -143,7 +143,7 @@ def check(app_folder: Path, run_config: Sequence[str]) -> tuple[Config, Datasets
 
 
 def read_pyproject(app_folder: Path) -> dict[str, Any]:
-    """The app's pyproject.toml; raises `Zk0Error` where it is missing, broken or not a zk0 app's."""
+    """The app's pyproject.toml; raises `Zk0Error` where it is missing, broken or foreign."""
     path = app_folder / "pyproject.toml"
     try:
         pyproject = tomllib.loads(path.read_text())

@@ -19,13 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from zk0 import connections
+from zk0.config import Datasets, check
 from zk0.errors import Zk0Error
-
-if TYPE_CHECKING:
-    from zk0.config import Config
+from zk0.record.run_folder import RunFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Not resolved: .venv/bin/python is a link, and the commands lie beside the link.
@@ -105,30 +104,24 @@ def parse(arguments: Sequence[str] | None) -> Options:
 def simulate(options: Options) -> int:
     # Before anything here changes it: a SuperLink started below hands it on to every run.
     environment = flower_environment()
-    config = check_config(options.overrides)
+    config, datasets = check(PROJECT, options.overrides)
     connection = choose_connection(options.federation)
     connections.ensure_own_superlink(SCRIPTS, installed_at())
-    prepare_data(config)
-    return Run(connection, environment).follow(options.overrides, outputs_root(config))
+    prepare_data(datasets)
+    return Run(connection, environment).follow(options.overrides, config.output_dir)
 
 
 # --- before the run -------------------------------------------------------------------------------
 
 
-def check_config(overrides: list[str]) -> "Config":
-    """The settings as the run would see them. Raises Zk0Error where the run would refuse them."""
-    from zk0.config import check
-
-    return check(PROJECT, overrides)
-
-
-def prepare_data(config: "Config") -> None:
+def prepare_data(datasets: Datasets) -> None:
     """Make the simulated demonstrations that the run reads and that are not here yet."""
+    sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
+    names = [source.name for source in sources if source.kind == "sim"]
+    if names:
+        from zk0.sim.demonstrations import prepare
 
-
-def outputs_root(config: "Config") -> Path:
-    """The folder that run folders are made in."""
-    return PROJECT / "outputs"
+        prepare(names)
 
 
 def choose_connection(named: str | None) -> str:
@@ -215,7 +208,7 @@ class Run:
         self.environment = environment
         self.run_id: str | None = None
 
-    def follow(self, overrides: list[str], outputs: Path) -> int:
+    def follow(self, overrides: list[str], output_dir: str) -> int:
         """Start the run, show its log, and return the exit status that says how it ended."""
         stream = self.start(overrides)
         try:
@@ -226,7 +219,9 @@ class Run:
         if stream.wait() != 0 or self.run_id is None:
             raise Zk0Error(f"`flwr run` failed with exit status {stream.returncode}: see above")
         status, details = self.status()
-        report(find_run_folder(outputs, self.run_id))
+        folder = RunFolder.find(output_dir, int(self.run_id))
+        if folder is not None:
+            print(f"Outputs: {folder.path}", flush=True)
         if status != "finished:completed":
             raise Zk0Error(f"run {self.run_id} did not complete: {status} ({details})")
         return 0
@@ -297,22 +292,6 @@ class Run:
 
 def superlink_log() -> Path:
     return connections.flower_home() / "local-superlink" / "superlink.log"
-
-
-def report(folder: Path | None) -> None:
-    if folder is not None:
-        print(f"Outputs: {folder}", flush=True)
-
-
-def find_run_folder(outputs: Path, run_id: str) -> Path | None:
-    """The run folder whose config.json names this Flower run; None where the run made none."""
-    for path in sorted(outputs.glob("*/config.json"), reverse=True):
-        try:
-            if json.loads(path.read_text()).get("flower_run_id") == run_id:
-                return path.parent
-        except (OSError, ValueError, AttributeError):
-            continue  # Another run's folder, half written or half removed: not the one sought.
-    return None
 
 
 # --- signals --------------------------------------------------------------------------------------

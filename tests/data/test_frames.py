@@ -6,10 +6,9 @@ import pytest
 import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from tests.conftest import EPISODES
 from zk0.data.frames import Frames, open_frames
 from zk0.errors import Zk0Error
-
-from tests.conftest import EPISODES
 
 CHUNK = 16
 KEYS = (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Error, Message, MessageType, MetricRecord, RecordDict
 
+from tests.conftest import PROJECT
 from zk0.config import check
 from zk0.errors import Zk0Error
 from zk0.federation.strategy import RecordedFedProx
@@ -14,7 +15,6 @@ from zk0.record.history import History
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import Tracker
 
-from tests.conftest import PROJECT
 from .test_roster import CLIENTS
 from .test_wire import STATISTICS
 

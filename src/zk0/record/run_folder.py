@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -52,8 +53,9 @@ class RunFolder:
     def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
         """The folder of the given Flower run, newest first; None where there is none."""
         for path in sorted(outputs_root(output_dir).glob("*/config.json"), reverse=True):
-            if json.loads(path.read_text()).get("flower_run_id") == str(flower_run_id):
-                return cls(path.parent)
+            with suppress(OSError, ValueError, KeyError):  # another run's, being written or removed
+                if json.loads(path.read_text())["flower_run_id"] == str(flower_run_id):
+                    return cls(path.parent)
         return None
 
     def append(self, event: str, **values: Any) -> None:

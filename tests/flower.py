@@ -1,0 +1,126 @@
+"""A local SuperLink of the tests' own, and runs on it as a user would start them."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.conftest import PROJECT
+
+SCRIPTS = Path(sys.executable).parent
+CONNECTION = "tests"
+TIMEOUT_S = 240
+
+
+@dataclass
+class Flower:
+    """An app folder with datasets of its own, and the environment that its SuperLink lives in."""
+
+    app: Path
+    environment: dict[str, str]
+
+    def run(self, *run_config: str, completes: bool = True) -> str:
+        """`flwr run --stream`, which has to complete, or has to fail; the log."""
+        done = self.call(*run_config)
+        log = done.stdout + done.stderr
+        started = re.search(r"Successfully started run (\d+)", log)
+        assert started, log
+        assert (self.status(started[1]) == "finished:completed") == completes, log
+        return log
+
+    def call(self, *run_config: str) -> subprocess.CompletedProcess[str]:
+        settings = [part for setting in run_config for part in ("--run-config", setting)]
+        return self._flwr("run", str(self.app), CONNECTION, "--stream", *settings)
+
+    def status(self, run_id: str) -> str:
+        listed = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
+        return json.loads(listed.stdout)["runs"][0]["status"]
+
+    def _flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(SCRIPTS / "flwr"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+
+@contextmanager
+def flower_at(folder: Path, clients: Sequence[Path], server: Sequence[Path]) -> Iterator[Flower]:
+    """The project as an app with these datasets, on a SuperLink that ends with the block."""
+    control, http = _free_ports(2)
+    environment = {
+        **os.environ,
+        "FLWR_HOME": str(folder / "flwr"),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    app = _make_app(folder / "app", clients, server)
+    _write_connection(folder / "flwr", len(clients))
+    try:
+        yield Flower(app, environment)
+    finally:
+        _end(http)
+
+
+def _make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Path:
+    app.mkdir()
+    shutil.copytree(PROJECT / "src", app / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("LICENSE", "README.md"):
+        shutil.copy(PROJECT / name, app)
+    text = (PROJECT / "pyproject.toml").read_text()
+    before, rest = text.split("[tool.zk0.datasets]", 1)
+    after = rest[rest.index("# --- tools") :]
+    entries = {
+        key: ", ".join(f'{{ source = "local:{path}" }}' for path in paths)
+        for key, paths in {"clients": clients, "server": server}.items()
+    }
+    lists = "\n".join(f"{key} = [{value}]" for key, value in entries.items())
+    (app / "pyproject.toml").write_text(f"{before}[tool.zk0.datasets]\n{lists}\n\n{after}")
+    return app
+
+
+def _write_connection(flower_home: Path, clients: int) -> None:
+    flower_home.mkdir()
+    (flower_home / "config.toml").write_text(
+        f"[superlink.{CONNECTION}]\n"
+        'address = ":local:"\n'
+        f"options.num-supernodes = {clients}\n"
+        "options.backend.client-resources.num-cpus = 1\n"
+        "options.backend.client-resources.num-gpus = 0.0\n"
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _end(port: int) -> None:
+    """End the SuperLink that `flwr run` left behind, with everything it started."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if str(port) in command and any("flower-superlink" in part for part in command):
+            family = [process, *process.children(recursive=True)]
+            for member in family:
+                member.kill()
+            psutil.wait_procs(family, timeout=10)

@@ -1,0 +1,245 @@
+"""A real federation: `flwr run`, the Simulation Engine, Ray, two clients, two rounds."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.flower import Flower, flower_at
+from zk0.record.run_folder import RunFolder
+
+NUMBER, COUNT = {"type": "number"}, {"type": "integer", "minimum": 0}
+LOSS = {"type": "number", "exclusiveMinimum": 0}
+SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+SETTINGS = (
+    "num-server-rounds=2 local-steps=3 batch-size=8 eval-batches=2 eval-episodes=1 "
+    "checkpoint-interval=1"
+)
+
+
+def strict(properties: dict[str, object], *optional: str) -> dict[str, object]:
+    """A JSON object with exactly these properties."""
+    required = [name for name in properties if name not in optional]
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+POLICY_LOSS = strict({"loss": LOSS, "standard_error": NUMBER, "frames": COUNT})
+TRAIN = {
+    "num-examples": COUNT,
+    "loss": LOSS,
+    "first-loss": LOSS,
+    "last-loss": LOSS,
+    "proximal-term": NUMBER,
+    "update-norm": LOSS,
+    "steps": COUNT,
+    "seconds": LOSS,
+    "learning-rate": LOSS,
+    "proximal-mu": NUMBER,
+}
+EVALUATE = {"num-examples": COUNT, "loss": LOSS, "standard-error": NUMBER}
+MEANS = {
+    "train": {**dict.fromkeys(TRAIN, NUMBER), "failures": COUNT},
+    "evaluate": {**dict.fromkeys(EVALUATE, NUMBER), "failures": COUNT},
+}
+for means in MEANS.values():
+    del means["num-examples"]
+SERVER = strict({"loss": LOSS, "datasets": strict({"near": POLICY_LOSS, "far": POLICY_LOSS})})
+ROUND = strict(
+    {
+        "round": COUNT,
+        "server": SERVER,
+        "train": strict(MEANS["train"]),
+        "evaluate": strict(MEANS["evaluate"]),
+    },
+    "train",
+    "evaluate",
+)
+CLIENT_ROUND = strict(
+    {
+        "round": COUNT,
+        "client": COUNT,
+        "slug": {"enum": ["touch", "picklift"]},
+        "node_id": {"type": "string", "pattern": "^[0-9]+$"},
+        "train": strict(TRAIN),
+        "evaluate": strict(EVALUATE),
+    }
+)
+CLIENT = {
+    "client": COUNT,
+    "node_id": {"type": "string"},
+    "slug": {"type": "string"},
+    "description": {"type": "string"},
+    "fingerprint": SHA256,
+    "training_episodes": COUNT,
+    "training_frames": COUNT,
+}
+DATASET = {
+    "slug": {"type": "string"},
+    "description": {"type": "string"},
+    "fingerprint": SHA256,
+    "episodes": COUNT,
+    "frames": COUNT,
+}
+CONFIG = strict(
+    {
+        "flower_run_id": {"type": "string", "pattern": "^[0-9]+$"},
+        "config": {"type": "object"},
+        "versions": {"type": "object", "additionalProperties": {"type": "string"}},
+        "git_revision": {"type": ["string", "null"]},
+        "clients": {"type": "array", "items": strict(CLIENT)},
+        "server": {"type": "array", "items": strict(DATASET)},
+    }
+)
+
+
+@dataclass
+class Run:
+    folder: Path
+    log: str
+
+    def read(self, name: str) -> dict:
+        return json.loads((self.folder / name).read_text())
+
+    @property
+    def events(self) -> list[dict]:
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def flower(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
+    clients = [datasets["touch"], datasets["picklift"]]
+    server = [datasets["near"], datasets["far"]]
+    with flower_at(tmp_path_factory.mktemp("flower"), clients, server) as flower:
+        yield flower
+
+
+@pytest.fixture(scope="module")
+def runs(flower: Flower, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """The same federation twice."""
+    done = []
+    for _ in range(2):
+        outputs = tmp_path_factory.mktemp("outputs")
+        log = flower.run(SETTINGS, f"output-dir='{outputs}'")
+        (folder,) = outputs.iterdir()
+        done.append(Run(folder, log))
+    return done
+
+
+@pytest.fixture
+def run(runs: list[Run]) -> Run:
+    return runs[0]
+
+
+def test_every_file_follows_its_schema(run: Run):
+    jsonschema.validate(run.read("config.json"), CONFIG)
+    metrics = run.read("server/federated_metrics.json")
+    jsonschema.validate(metrics, strict({"rounds": {"type": "array", "items": ROUND}}))
+    assert [entry["round"] for entry in metrics["rounds"]] == [0, 1, 2]
+    for client in (0, 1):
+        for number in (1, 2):
+            content = run.read(f"clients/client_{client}/round_{number}.json")
+            jsonschema.validate(content, CLIENT_ROUND)
+            assert (content["client"], content["round"]) == (client, number)
+    losses = run.read("server/policy_loss_history.json")
+    curve = strict({"composite": LOSS, "near": LOSS, "far": LOSS})
+    jsonschema.validate(losses, strict(dict.fromkeys(("0", "1", "2"), curve)))
+
+
+def test_composite_is_the_mean_of_the_servers_datasets(run: Run):
+    for losses in run.read("server/policy_loss_history.json").values():
+        assert losses["composite"] == pytest.approx((losses["near"] + losses["far"]) / 2)
+
+
+def test_events_tell_the_same_story_in_order(run: Run):
+    events = run.events
+    assert events[0]["event"] == "server-evaluate"
+    assert events[-1]["event"] == "run-end"
+    rounds = [event["round"] for event in events]
+    assert rounds == sorted(rounds)
+    trained = [(e["round"], e["client"]) for e in events if e["event"] == "client-train"]
+    assert trained == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert all(e["learning-rate"] == 1e-3 for e in events if e["event"] == "client-train")
+
+
+def test_log_has_zk0s_and_flowers_lines_and_no_dataset_path(run: Run, datasets: dict[str, Path]):
+    log = (run.folder / "simulation.log").read_text()
+    assert "zk0: round 2: policy loss" in log
+    assert "flwr: [ROUND 2/2]" in log
+    record = "".join(p.read_text() for p in run.folder.rglob("*.json*") if "models" not in p.parts)
+    assert str(datasets["touch"].parent) not in record
+
+
+def test_chart_is_a_picture(run: Run):
+    from PIL import Image
+
+    with Image.open(run.folder / "server" / "policy_loss.png") as image:
+        assert image.width > 1000
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_same_seed_gives_the_same_losses_and_the_same_final_hash(runs: list[Run]):
+    first, second = runs
+    assert first.events[-1]["hash"] == second.events[-1]["hash"]
+    name = "server/policy_loss_history.json"
+    assert first.read(name) == second.read(name)
+
+    def client_losses(run: Run) -> list[float]:
+        return [event["loss"] for event in run.events if event["event"].startswith("client")]
+
+    assert client_losses(first) == client_losses(second)
+
+
+def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run):
+    from lerobot.policies.factory import make_pre_post_processors
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    from zk0.federation.integrity import hash_arrays
+    from zk0.learning.policy import get_trainable
+
+    names = sorted(path.name for path in (run.folder / "models").iterdir())
+    assert names == ["checkpoint_round_1", "checkpoint_round_2"]
+    folder = run.folder / "models" / "checkpoint_round_2"
+    policy = SmolVLAPolicy.from_pretrained(folder)
+    for parameter in policy.model.vlm_with_expert.vlm.parameters():
+        parameter.requires_grad = False
+    assert hash_arrays(get_trainable(policy)) == run.events[-1]["hash"]
+    preprocess, _ = make_pre_post_processors(policy.config, str(folder))
+    assert "normalizer_processor" in str(preprocess.steps).lower() or preprocess.steps
+
+
+def test_run_is_found_by_its_flower_number(run: Run):
+    number = int(run.read("config.json")["flower_run_id"])
+    found = RunFolder.find(str(run.folder.parent), number)
+    assert found is not None
+    assert found.path == run.folder
+
+
+def test_unknown_key_is_refused_by_plain_flwr_run(flower: Flower):
+    done = flower.call("local-steeps=3")
+    assert done.returncode == 1
+    assert "Invalid run configuration" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("local-steps=-1", "local-steps = -1 is not valid"),
+        ("eval-episodes=3", "none is left to train on"),
+        ("output-dir='/proc/zk0'", "output-dir: /proc/zk0 cannot be written"),
+    ],
+)
+def test_wrong_setting_ends_the_run_with_one_clear_line(
+    flower: Flower, tmp_path: Path, settings: str, message: str
+):
+    log = flower.run(SETTINGS, f"output-dir='{tmp_path}'", settings, completes=False)
+    assert message in log
+    assert not list(tmp_path.rglob("models/*"))
