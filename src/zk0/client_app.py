@@ -2,6 +2,7 @@
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from loguru import logger
 
 from zk0.config import Datasets, app_folder, parse_config, parse_datasets, read_pyproject
 from zk0.data.sources import Source
@@ -15,8 +16,10 @@ from zk0.federation.wire import (
     unpack_assignment,
 )
 from zk0.node import Node
+from zk0.record.log import start_terminal
 
 app = ClientApp()
+start_terminal()
 
 
 @app.query()
@@ -38,6 +41,7 @@ def introduce(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Run the local steps from the global arrays."""
     node, task = _open_node(context), unpack_assignment(message)
+    logger.info("round {}: training on {}", task.server_round, node.source.slug)
     seed = [node.config.seed, _order(context), task.server_round]
     arrays, result = node.fit(
         unpack_arrays(message), task.statistics, task.learning_rate, task.proximal_mu, seed

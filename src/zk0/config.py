@@ -161,12 +161,17 @@ def read_pyproject(app_folder: Path) -> dict[str, Any]:
 
 
 def app_folder() -> Path:
-    """The running app's folder, which Flower puts on `sys.path` before it loads the app."""
+    """The running app's folder: Flower unpacks it below its home and adds it to `sys.path`.
+
+    Ray adds the folder that a run was started from, which may be another checkout of zk0, too.
+    """
+    from flwr.supercore.utils import get_flwr_home
+
+    unpacked = get_flwr_home() / "apps"
     for entry in sys.path:
-        if (Path(entry) / "pyproject.toml").is_file():
-            read_pyproject(Path(entry))
+        if Path(entry).is_relative_to(unpacked):
             return Path(entry)
-    raise Zk0Error("the app that Flower loaded has no pyproject.toml.")
+    raise Zk0Error(f"no app from {unpacked} is loaded: this runs under Flower only.")
 
 
 def parse_overrides(run_config: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from loguru import logger
 from zk0.config import app_folder, load
 from zk0.errors import Zk0Error
 from zk0.federation.federate import federate
+from zk0.federation.provenance import check_code
 from zk0.record.log import logging_to
 from zk0.record.run_folder import RunFolder
 
@@ -16,6 +17,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One federated run, recorded in its own folder."""
+    check_code(app_folder())
     config, datasets = load(app_folder(), context.run_config)
     folder = RunFolder.create(config.output_dir)
     with logging_to(folder.path / "simulation.log"):

@@ -197,6 +197,8 @@ def flower_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # Versions are locked here, and without a network the check makes every command wait.
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # Ray would fold clients' lines into one wherever they differ in numbers only.
+        "RAY_DEDUP_LOGS": "0",
     }
 
 

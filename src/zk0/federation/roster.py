@@ -81,9 +81,10 @@ def sample(
 
 
 def explain(reply: Message) -> str:
-    """A failed reply's reason without the exception class that Flower puts around it."""
+    """A failed reply's reason in one line, out of what Flower and Ray wrap around it."""
     reason = reply.error.reason or f"error {reply.error.code}"
-    return reason.partition(":<'")[2].removesuffix("'>") or reason
+    _, _, message = reason.rpartition("ClientAppException occurred. Message: ")
+    return message.strip().removesuffix("'>").splitlines()[-1]
 
 
 def _number(answers: Sequence[Message]) -> list[Client]:

@@ -27,19 +27,18 @@ def logging_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _redirected(library: str) -> Iterator[None]:
-    """All of a library's lines to the file, only its warnings to the terminal."""
+    """All of a library's lines to the file, and none to the terminal: zk0 tells what matters."""
     library_logger = logging.getLogger(library)
-    levels = {handler: handler.level for handler in library_logger.handlers}
-    propagates, handler = library_logger.propagate, _ToLoguru()
+    levels = {terminal: terminal.level for terminal in library_logger.handlers}
     for terminal in levels:
-        terminal.setLevel(logging.WARNING)
+        terminal.setLevel(logging.CRITICAL)
     library_logger.propagate = False  # other libraries give the root logger a terminal of its own
+    handler = _ToLoguru()
     library_logger.addHandler(handler)
     try:
         yield
     finally:
         library_logger.removeHandler(handler)
-        library_logger.propagate = propagates
         for terminal, level in levels.items():
             terminal.setLevel(level)
 
