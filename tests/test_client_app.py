@@ -1,0 +1,49 @@
+"""Which dataset a client takes: its own in a deployment, its partition's in a simulation."""
+
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, RecordDict
+
+from tests.conftest import PROJECT
+from zk0 import client_app
+from zk0.data.sources import Source
+from zk0.errors import Zk0Error
+
+
+@pytest.fixture(autouse=True)
+def loaded_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Flower loads an app: unpacked below its home, on sys.path behind whatever Ray put there."""
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    app = tmp_path / "apps" / "zk0.zk0.0.1.0.abc"
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text())
+    monkeypatch.syspath_prepend(app)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def context(**node_config: object) -> Context:
+    config = {key.replace("_", "-"): value for key, value in node_config.items()}
+    return Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
+
+
+def test_simulated_client_takes_its_partitions_dataset():
+    source = client_app._find_source(context(partition_id=2, num_partitions=4))
+    assert source == Source("sim", "pickandplace")
+
+
+def test_deployed_client_takes_its_owners_dataset():
+    assert client_app._find_source(context(dataset_uri="local:/data/arm")) == Source(
+        "local", "/data/arm"
+    )
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_number_of_clients_that_is_not_that_of_datasets(count: int):
+    with pytest.raises(Zk0Error, match=f"{count} simulated clients for 4 datasets"):
+        client_app._find_source(context(partition_id=0, num_partitions=count))
+
+
+def test_node_without_a_dataset_is_told_how_to_name_one():
+    with pytest.raises(Zk0Error, match="--node-config"):
+        client_app._find_source(context())
