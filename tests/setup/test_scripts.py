@@ -119,7 +119,7 @@ def test_a_shim_that_runs_nothing_is_skipped(machine: Machine) -> None:
     machine.command("python3.12", FAILING_SHIM)
     good = machine.command("python3", GOOD_PYTHON)
     setup(machine)
-    assert machine.uv_calls[0].endswith(f"--locked --extra sim --python {good}")
+    assert machine.uv_calls[0].endswith(f"--locked --extra sim --compile-bytecode --python {good}")
 
 
 def test_pyenvs_versions_are_found_without_a_shim(machine: Machine) -> None:
