@@ -13,7 +13,7 @@ from zk0.errors import Zk0Error
 
 @pytest.fixture(autouse=True)
 def loaded_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As Flower loads an app: unpacked below its home, on sys.path behind whatever Ray put there."""
+    """As Flower loads an app: unpacked below its home, on sys.path behind what Ray put there."""
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     app = tmp_path / "apps" / "zk0.zk0.0.1.0.abc"
     app.mkdir(parents=True)
