@@ -50,3 +50,11 @@ def policy():
     from zk0.learning.policy import build_policy
 
     return build_policy("embedded", 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def exact():
+    """A prefix cache without rounding."""
+    from zk0.learning.prefix_cache import CacheOptions
+
+    return CacheOptions("prefix", 0.0, "float32")

@@ -58,6 +58,7 @@ ROUND = strict(
         "server": SERVER,
         "train": strict(MEANS["train"]),
         "evaluate": strict(MEANS["evaluate"]),
+        "seconds": {"type": "object", "additionalProperties": LOSS},
     },
     "train",
     "evaluate",
@@ -154,6 +155,13 @@ def test_every_file_follows_its_schema(run: Run):
     jsonschema.validate(losses, strict(dict.fromkeys(("0", "1", "2"), curve)))
 
 
+def test_time_is_told_by_phase(run: Run):
+    first, second = run.read("server/federated_metrics.json")["rounds"][1:]
+    phases = {"train", "aggregate", "evaluate", "server-evaluate", "checkpoint"}
+    assert set(first["seconds"]) == set(second["seconds"]) == phases
+    assert second["seconds"]["train"] > second["seconds"]["aggregate"]
+
+
 def test_composite_is_the_mean_of_the_servers_datasets(run: Run):
     for losses in run.read("server/policy_loss_history.json").values():
         assert losses["composite"] == pytest.approx((losses["near"] + losses["far"]) / 2)
@@ -202,7 +210,7 @@ def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run):
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-    from zk0.federation.integrity import hash_arrays
+    from zk0.learning.integrity import hash_arrays
     from zk0.learning.policy import get_trainable
 
     names = sorted(path.name for path in (run.folder / "models").iterdir())

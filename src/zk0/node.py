@@ -12,6 +12,7 @@ from zk0.data.frames import Frames, open_frames
 from zk0.data.sources import Source, fetch
 from zk0.data.statistics import Moments
 from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
+from zk0.learning.batches import Batches
 from zk0.learning.policy import (
     Arrays,
     build_policy,
@@ -21,6 +22,7 @@ from zk0.learning.policy import (
     select_device,
     set_trainable,
 )
+from zk0.learning.prefix_cache import CacheOptions
 from zk0.learning.training import LocalResult, LocalSteps, count_steps, train
 
 
@@ -34,6 +36,10 @@ def warm_policy(model_name: str, seed: int, device: str) -> SmolVLAPolicy:
 def warm_frames(source: Source) -> Frames:
     """A dataset's frames; memory-mapped, so that keeping many of them open costs little."""
     return open_frames(fetch(source), source.slug)
+
+
+def cache_options(config: Config) -> CacheOptions:
+    return CacheOptions(config.prefix_cache, config.prefix_cache_gb, config.prefix_cache_dtype)
 
 
 @dataclass(frozen=True)
@@ -70,28 +76,25 @@ class Node:
         seed: list[int],
     ) -> tuple[dict[str, torch.Tensor], LocalResult]:
         """Train from the global `arrays`; the trained arrays and what the steps did."""
-        config, frames = self.config, self.training_frames
+        config, batches = self.config, self._batches(self.training_frames, statistics)
         set_trainable(self.policy, arrays)
-        preprocess, _ = make_processors(self.policy, self._statistics(statistics))
-        steps = count_steps(len(frames), config.batch_size, config.local_epochs, config.local_steps)
+        steps = count_steps(
+            len(batches), config.batch_size, config.local_epochs, config.local_steps
+        )
         local = LocalSteps(steps, config.batch_size, learning_rate, proximal_mu)
-        result = train(self.policy, frames, preprocess, local, seed)
+        result = train(self.policy, batches, local, seed)
         return get_trainable(self.policy), result
 
     def evaluate(self, arrays: Arrays, statistics: Mapping[str, Moments]) -> PolicyLoss:
         """The policy loss of the global `arrays` on this node's held-out episodes."""
+        config, batches = self.config, self._batches(self.held_out_frames, statistics)
         set_trainable(self.policy, arrays)
-        preprocess, _ = make_processors(self.policy, self._statistics(statistics))
-        config = self.config
         return policy_loss(
-            self.policy,
-            self.held_out_frames,
-            preprocess,
-            config.batch_size,
-            config.eval_batches,
-            config.seed,
+            self.policy, batches, config.batch_size, config.eval_batches, config.seed
         )
 
-    def _statistics(self, federated: Mapping[str, Moments]) -> Mapping[str, Moments]:
+    def _batches(self, frames: Frames, federated: Mapping[str, Moments]) -> Batches:
         local = self.config.normalization == "local"
-        return self.training_frames.statistics if local else federated
+        statistics = self.training_frames.statistics if local else federated
+        preprocess, _ = make_processors(self.policy, statistics)
+        return Batches(self.policy, frames, preprocess, cache_options(self.config))

@@ -11,28 +11,31 @@ from zk0.data.frames import Frames, open_frames
 from zk0.errors import Zk0Error
 
 CHUNK = 16
-KEYS = (
-    "observation.state",
-    "action",
-    "action_is_pad",
-    "observation.images.front",
-    "observation.images.wrist",
-)
 
 
-def test_batches_are_lerobots_own_items(datasets: dict[str, Path], touch: Frames):
+def test_frames_and_chunks_are_lerobots_own_items(datasets: dict[str, Path], touch: Frames):
     lerobot = LeRobotDataset(
         "zk0/touch",
         root=datasets["touch"],
         delta_timestamps={"action": [step / 10 for step in range(CHUNK)]},
     )
     assert len(touch) == len(lerobot)
-    batch = touch.batch(np.arange(len(touch)), CHUNK)
+    ahead, padded = touch.chunks(np.arange(len(touch)), CHUNK)
     for index in range(len(lerobot)):
         item = lerobot[index]
-        assert batch["task"][index] == item["task"]
-        for key in KEYS:
-            assert torch.equal(batch[key][index], item[key]), (key, index)
+        assert touch.tasks[index] == item["task"]
+        assert np.array_equal(touch.states[index], item["observation.state"])
+        assert np.array_equal(touch.actions[ahead[index]], item["action"])
+        assert np.array_equal(padded[index], item["action_is_pad"])
+        for camera, images in touch.videos.kept.items():
+            pixels = torch.from_numpy(images[index].copy()).permute(2, 0, 1).float() / 255
+            assert torch.equal(pixels, item[camera]), (camera, index)
+
+
+def test_decoding_in_order_gives_the_kept_frames(touch: Frames):
+    for camera, images in touch.videos.kept.items():
+        rows = np.arange(5, len(touch) - 3)  # across all episodes
+        assert np.array_equal(touch.videos.decode(camera, rows), images[rows])
 
 
 def test_split_is_by_whole_episodes(touch: Frames):
@@ -49,12 +52,15 @@ def test_holding_out_everything_is_refused(touch: Frames):
         touch.split(EPISODES)
 
 
-def test_second_opening_decodes_nothing(datasets: dict[str, Path], touch: Frames, own_home: Path):
-    file = own_home / "frames" / touch.fingerprint[:32] / "observation.images.front.npy"
+def test_kept_images_are_decoded_once(datasets: dict[str, Path], own_home: Path):
+    camera = "observation.images.front"
+    videos = open_frames(datasets["touch"], "touch").videos
+    assert videos.kept
+    file = own_home / "frames" / videos.fingerprint[:32] / f"{camera}.npy"
     before = file.stat().st_mtime_ns
-    again = open_frames(datasets["touch"], "touch")
+    again = open_frames(datasets["touch"], "touch").videos.kept
     assert file.stat().st_mtime_ns == before
-    assert isinstance(again.images["observation.images.front"], np.memmap)
+    assert isinstance(again[camera], np.memmap)
 
 
 def test_truncated_video_names_file_and_episode(datasets: dict[str, Path], tmp_path: Path):
@@ -62,8 +68,8 @@ def test_truncated_video_names_file_and_episode(datasets: dict[str, Path], tmp_p
     shutil.copytree(datasets["touch"], damaged)
     video = next((damaged / "videos" / "observation.images.wrist").rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    with pytest.raises(Zk0Error, match=r"observation\.images\.wrist.*\.mp4.*episode"):
-        open_frames(damaged, "damaged")
+    with pytest.raises(Zk0Error, match=r"observation\.images\.wrist.*\.mp4: frame .*episode"):
+        _ = open_frames(damaged, "damaged").videos.kept
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path):

@@ -4,16 +4,21 @@ import torch
 
 from zk0.data.frames import Frames
 from zk0.evaluation.policy_loss import policy_loss
+from zk0.learning.batches import Batches
 from zk0.learning.policy import build_policy, make_processors
 from zk0.learning.training import draw_noise
 
 
 @pytest.fixture
-def evaluate(policy, touch: Frames):
+def batches(policy, touch: Frames, exact) -> Batches:
     preprocess, _ = make_processors(policy, touch.statistics)
+    return Batches(policy, touch, preprocess, exact)
 
-    def run(batch_size: int = 8, batches: int = 2, seed: int = 0):
-        return policy_loss(policy, touch, preprocess, batch_size, batches, seed)
+
+@pytest.fixture
+def evaluate(policy, batches: Batches):
+    def run(batch_size: int = 8, limit: int = 2, seed: int = 0):
+        return policy_loss(policy, batches, batch_size, limit, seed)
 
     return run
 
@@ -32,18 +37,19 @@ def test_batch_size_does_not_matter(evaluate):
 
 
 def test_no_limit_takes_every_frame(evaluate, touch: Frames):
-    assert evaluate(batches=0).frames == len(touch)
-    assert evaluate(batches=10_000).frames == len(touch)
+    assert evaluate(limit=0).frames == len(touch)
+    assert evaluate(limit=10_000).frames == len(touch)
 
 
-def test_policy_that_predicts_nothing_has_a_loss_known_in_closed_form(policy, touch: Frames):
+def test_policy_that_predicts_nothing_has_a_loss_known_in_closed_form(
+    policy, touch: Frames, batches: Batches
+):
     """With a velocity of zero the loss is the mean square of noise - action over unpadded steps."""
     torch.nn.init.zeros_(policy.model.action_out_proj.weight)
     torch.nn.init.zeros_(policy.model.action_out_proj.bias)
-    preprocess, _ = make_processors(policy, touch.statistics)
-    result = policy_loss(policy, touch, preprocess, 64, 0, 5)
+    result = policy_loss(policy, batches, 64, 0, 5)
     noise, _ = draw_noise(policy, len(touch), torch.Generator().manual_seed(5))
-    batch = preprocess(touch.batch(np.arange(len(touch)), policy.config.chunk_size))
+    batch, _ = batches.take(np.arange(len(touch)))
     squares = (noise[:, :, :6] - batch["action"]).square().mean(2)
     kept = ~batch["action_is_pad"]
     expected = (squares * kept).sum(1) / kept.sum(1)
@@ -53,7 +59,8 @@ def test_policy_that_predicts_nothing_has_a_loss_known_in_closed_form(policy, to
     )
 
 
-def test_another_policy_has_another_loss(evaluate, touch: Frames):
+def test_another_policy_has_another_loss(evaluate, touch: Frames, exact):
     other = build_policy("embedded", 3, torch.device("cpu"))
     preprocess, _ = make_processors(other, touch.statistics)
-    assert policy_loss(other, touch, preprocess, 8, 2, 0).loss != evaluate().loss
+    batches = Batches(other, touch, preprocess, exact)
+    assert policy_loss(other, batches, 8, 2, 0).loss != evaluate().loss

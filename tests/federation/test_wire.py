@@ -5,7 +5,6 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
-from zk0.federation.integrity import hash_arrays
 from zk0.federation.wire import (
     CONFIG,
     Assignment,
@@ -15,6 +14,7 @@ from zk0.federation.wire import (
     unpack_assignment,
     unpack_introduction,
 )
+from zk0.learning.integrity import hash_arrays
 
 MOMENTS = Moments(7, np.arange(6.0), np.arange(6.0) ** 2)
 STATISTICS = {STATE: MOMENTS, ACTION: MOMENTS}

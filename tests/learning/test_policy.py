@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
 from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
-from zk0.federation.integrity import hash_arrays
+from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import (
     build_policy,
     check_fit,
@@ -76,21 +77,27 @@ def test_arrays_that_do_not_fit_change_nothing(policy, spoil):
 
 def test_processors_normalise_with_the_given_statistics(policy, touch: Frames):
     preprocess, postprocess = make_processors(policy, touch.statistics)
-    batch = preprocess(touch.batch(touch.selection, policy.config.chunk_size))
+    batch = preprocess(
+        {
+            "observation.state": torch.from_numpy(touch.states),
+            "action": torch.from_numpy(touch.actions),
+            "task": list(touch.tasks),
+        }
+    )
     state = batch["observation.state"]
     spread = touch.statistics["observation.state"].variance > 1e-6
     torch.testing.assert_close(state.mean(0), torch.zeros(6), atol=1e-3, rtol=0)
     torch.testing.assert_close(
         state.std(0, correction=0)[spread], torch.ones(int(spread.sum())), atol=1e-2, rtol=0
     )
-    restored = postprocess(batch["action"][:, 0])
+    restored = postprocess(batch["action"])
     torch.testing.assert_close(restored, torch.from_numpy(touch.actions), atol=1e-2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("change", ["camera", "state", "action"])
 def test_dataset_that_does_not_fit_is_named(policy, touch: Frames, change: str):
     wrong = {
-        "camera": {"images": {"observation.images.top": None}},
+        "camera": {"videos": SimpleNamespace(cameras=["observation.images.top"])},
         "state": {"states": touch.states[:, :5]},
         "action": {"actions": touch.actions[:, :5]},
     }[change]

@@ -1,8 +1,8 @@
-"""A LeRobotDataset as arrays: every video frame decoded once, batches made by index.
+"""A LeRobotDataset as arrays, its videos decoded in order and at most once.
 
-Decoding is the slowest part of reading a LeRobotDataset frame by frame; here each camera's video is
-decoded once, in order, into a memory-mapped file under `ZK0_HOME`, which all clients, rounds and
-runs on the machine share.
+Decoding is the slowest part of reading a LeRobotDataset frame by frame. What is derived from the
+images, or else the images, is kept in memory-mapped files under `ZK0_HOME`, which all clients,
+rounds and runs on the machine share.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as parquet
-import torch
 from filelock import FileLock
 from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import decode_video_frames
@@ -31,20 +30,95 @@ DECODE_FRAMES = 64  # decoded together: bounds the memory, not the speed
 
 
 @dataclass(frozen=True, eq=False)
+class Videos:
+    """The cameras of a LeRobotDataset: decoded in order, once, and kept only where asked for."""
+
+    metadata: LeRobotDatasetMetadata
+    timestamps: NDArray[np.float32]
+    episodes: NDArray[np.int64]
+    fingerprint: str
+
+    @property
+    def cameras(self) -> list[str]:
+        return list(self.metadata.video_keys)
+
+    def decode(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels (frames, height, width, 3) of consecutive `rows`, straight from the video.
+
+        Raises `Zk0Error` naming file, episode and frame where the video is damaged.
+        """
+        episodes = self.episodes[rows]
+        parts = [self._decode(camera, rows[episodes == number]) for number in np.unique(episodes)]
+        return np.concatenate(parts)
+
+    @cached_property
+    def kept(self) -> dict[str, NDArray[np.uint8]]:
+        """All frames by camera, (frames, height, width, 3), memory-mapped under `ZK0_HOME`."""
+        folder = home() / "frames" / self.fingerprint[:32]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                self._keep(folder)
+        return {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in self.cameras}
+
+    def _keep(self, folder: Path) -> None:
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        count = len(self.episodes)
+        logger.info("decoding {} frames of {}", count, self.metadata.root.name)
+        try:
+            for camera in self.cameras:
+                shape = (count, *self.metadata.features[camera]["shape"])
+                name = partial / f"{camera}.npy"
+                pixels = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
+                for rows in blocks(count):
+                    pixels[rows] = self.decode(camera, rows)
+                pixels.flush()
+        except OSError as error:
+            raise Zk0Error(
+                f"{folder.parent} cannot hold the decoded frames: {error.strerror or error}. "
+                "Free some space or set ZK0_HOME to a larger disk."
+            ) from error
+        partial.replace(folder)
+
+    def _decode(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """`rows` of one episode."""
+        episode = int(self.episodes[rows[0]])
+        start = self.metadata.episodes[episode][f"videos/{camera}/from_timestamp"]
+        path = self.metadata.root / self.metadata.get_video_file_path(episode, camera)
+        when = start + self.timestamps[rows].astype(np.float64)
+        try:
+            pixels = decode_video_frames(path, when.tolist(), TOLERANCE_S, return_uint8=True)
+        except (OSError, ValueError, RuntimeError, IndexError) as error:
+            frame = rows[0] - np.searchsorted(self.episodes, episode)
+            raise Zk0Error(
+                f"{path}: frame {frame} or a later one of episode {episode} cannot be decoded "
+                f"({str(error).splitlines()[0]}). Re-record or remove the episode."
+            ) from error
+        return pixels.permute(0, 2, 3, 1).numpy()
+
+
+def blocks(count: int, size: int = DECODE_FRAMES) -> Iterator[NDArray[np.int64]]:
+    """0 ... count - 1 in order, `size` at a time."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+@dataclass(frozen=True, eq=False)
 class Frames:
     """The frames of a dataset, or of some of its episodes, in recorded order.
 
     `states` (frames, state dim) and `actions` (frames, action dim) are float32 in the dataset's own
-    units; `images` maps a camera's key to uint8 (frames, height, width, 3), memory-mapped;
-    `episodes`, `ends` and `tasks` give each frame's episode, the index after that episode's last
-    frame, and its instruction. `selection` holds the indices that belong to this view.
+    units; `episodes`, `ends` and `tasks` give each frame's episode, the index after that episode's
+    last frame, and its instruction. `selection` holds the rows of these arrays that belong to this
+    view.
     """
 
     slug: str
-    fingerprint: str
     states: NDArray[np.float32]
     actions: NDArray[np.float32]
-    images: dict[str, NDArray[np.uint8]]
+    videos: Videos
     episodes: NDArray[np.int64]
     ends: NDArray[np.int64]
     tasks: NDArray[np.object_]
@@ -52,6 +126,11 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.selection)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole dataset that this is a view of."""
+        return self.videos.fingerprint
 
     @property
     def episode_count(self) -> int:
@@ -66,9 +145,10 @@ class Frames:
                 "left to train on. Lower eval-episodes or record more."
             )
         first = numbers[-held_out]
-        return self._select(self.episodes < first), self._select(self.episodes >= first)
+        return self.select(self.episodes < first), self.select(self.episodes >= first)
 
-    def _select(self, chosen: NDArray[np.bool_]) -> "Frames":
+    def select(self, chosen: NDArray[np.bool_]) -> "Frames":
+        """The view of the frames where `chosen` (all frames of the dataset) is true."""
         return replace(self, selection=np.flatnonzero(chosen))
 
     @cached_property
@@ -79,31 +159,22 @@ class Frames:
             ACTION: Moments.of(self.actions[self.selection]),
         }
 
-    def batch(self, positions: NDArray[np.int64], chunk_size: int) -> dict[str, Any]:
-        """Frames at `positions` of this view, as lerobot's DataLoader would collate them.
+    def chunks(
+        self, rows: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of the `size` actions from each row on, and which of them are padding.
 
-        Images are float32 (batch, 3, height, width) in [0, 1]; `action` is (batch, chunk, action
-        dim), past an episode's end its last action repeated and `action_is_pad` true.
+        Past an episode's end its last row is repeated, as lerobot does; both (rows, size).
         """
-        rows = self.selection[positions]
-        ahead = rows[:, None] + np.arange(chunk_size)
+        ahead = rows[:, None] + np.arange(size)
         last = self.ends[rows, None] - 1
-        batch: dict[str, Any] = {
-            STATE: torch.from_numpy(self.states[rows]),
-            ACTION: torch.from_numpy(self.actions[np.minimum(ahead, last)]),
-            "action_is_pad": torch.from_numpy(ahead > last),
-            "task": list(self.tasks[rows]),
-        }
-        for camera, images in self.images.items():
-            pixels = torch.from_numpy(images[rows])
-            batch[camera] = pixels.permute(0, 3, 1, 2).float() / 255
-        return batch
+        return np.minimum(ahead, last), ahead > last
 
 
 def open_frames(root: Path, slug: str) -> Frames:
-    """The LeRobotDataset in folder `root`; its videos are decoded on first use.
+    """The LeRobotDataset in folder `root`.
 
-    Raises `Zk0Error` where the dataset is empty or damaged, naming file and episode.
+    Raises `Zk0Error` where the dataset is empty or cannot be read.
     """
     metadata = open_metadata(root, slug)
     table = parquet.read_table(
@@ -111,14 +182,12 @@ def open_frames(root: Path, slug: str) -> Frames:
         columns=[STATE, ACTION, "episode_index", "timestamp", "task_index"],
     )
     episodes = table["episode_index"].to_numpy()
-    fingerprint = _fingerprint(root)
     names = np.array(metadata.tasks.sort_values("task_index").index, object)
     return Frames(
         slug=slug,
-        fingerprint=fingerprint,
         states=_matrix(table[STATE]),
         actions=_matrix(table[ACTION]),
-        images=_open_images(metadata, table["timestamp"].to_numpy(), episodes, fingerprint),
+        videos=Videos(metadata, table["timestamp"].to_numpy(), episodes, _fingerprint(root)),
         episodes=episodes,
         ends=np.searchsorted(episodes, episodes, side="right"),
         tasks=names[table["task_index"].to_numpy()],
@@ -152,67 +221,3 @@ def _fingerprint(root: Path) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _open_images(
-    metadata: LeRobotDatasetMetadata,
-    timestamps: NDArray[np.float32],
-    episodes: NDArray[np.int64],
-    fingerprint: str,
-) -> dict[str, NDArray[np.uint8]]:
-    folder = home() / "frames" / fingerprint[:32]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _decode_all(metadata, timestamps, episodes, folder)
-    return {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in metadata.video_keys}
-
-
-def _decode_all(
-    metadata: LeRobotDatasetMetadata,
-    timestamps: NDArray[np.float32],
-    episodes: NDArray[np.int64],
-    folder: Path,
-) -> None:
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    logger.info("decoding {} frames of {}", len(episodes), metadata.repo_id.partition("/")[2])
-    try:
-        for camera in metadata.video_keys:
-            height, width, _ = metadata.features[camera]["shape"]
-            pixels = np.lib.format.open_memmap(
-                partial / f"{camera}.npy", "w+", np.uint8, (len(episodes), height, width, 3)
-            )
-            for rows, decoded in _decode(metadata, camera, timestamps, episodes):
-                pixels[rows] = decoded
-            pixels.flush()
-    except OSError as error:
-        raise Zk0Error(
-            f"{folder.parent} cannot hold the decoded frames: {error.strerror or error}. "
-            "Free some space or set ZK0_HOME to a larger disk."
-        ) from error
-    partial.replace(folder)
-
-
-def _decode(
-    metadata: LeRobotDatasetMetadata,
-    camera: str,
-    timestamps: NDArray[np.float32],
-    episodes: NDArray[np.int64],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Frame numbers and their pixels (frames, height, width, 3), in order, some at a time."""
-    for episode in np.unique(episodes):
-        entry = metadata.episodes[int(episode)]
-        path = metadata.root / metadata.get_video_file_path(int(episode), camera)
-        rows = np.flatnonzero(episodes == episode)
-        for part in np.array_split(rows, -(-len(rows) // DECODE_FRAMES)):
-            when = entry[f"videos/{camera}/from_timestamp"] + timestamps[part].astype(np.float64)
-            try:
-                pixels = decode_video_frames(path, when.tolist(), TOLERANCE_S, return_uint8=True)
-            except (OSError, ValueError, RuntimeError, IndexError) as error:
-                raise Zk0Error(
-                    f"{path}: frame {part[0] - rows[0]} or a later one of episode {episode} cannot "
-                    f"be decoded ({str(error).splitlines()[0]}). Re-record or remove the episode."
-                ) from error
-            yield part, pixels.permute(0, 2, 3, 1).numpy()

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-from zk0.data.frames import Frames
-from zk0.learning.policy import Processor
+from zk0.learning.batches import Batches
+from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.training import draw_noise
 
 
@@ -22,27 +22,21 @@ class PolicyLoss:
 
 @torch.no_grad()
 def policy_loss(
-    policy: SmolVLAPolicy,
-    frames: Frames,
-    preprocess: Processor,
-    batch_size: int,
-    batches: int,
-    seed: int,
+    policy: SmolVLAPolicy, batches: Batches, batch_size: int, limit: int, seed: int
 ) -> PolicyLoss:
-    """Evaluate on `batches` * `batch_size` evenly spaced frames, on all where `batches` is 0.
+    """Evaluate on `limit` batches of evenly spaced frames, on all frames where it is 0.
 
     Frames, noise and flow times depend on the data and the seed only, so that two evaluations
     differ by the weights alone, whatever the batch size.
     """
-    positions = _spread(len(frames), batches * batch_size)
+    positions = _spread(len(batches), limit * batch_size)
     noise, times = draw_noise(policy, len(positions), torch.Generator().manual_seed(seed))
     policy.eval()
     losses = []
     for start in range(0, len(positions), batch_size):
         part = slice(start, start + batch_size)
-        batch = preprocess(frames.batch(positions[part], policy.config.chunk_size))
-        loss, _ = policy.forward(batch, noise[part], times[part], reduction="none")
-        losses.append(loss)
+        batch, prefix = batches.take(positions[part])
+        losses.append(loss_from_prefix(policy, prefix, batch, noise[part], times[part], "none"))
     values = torch.cat(losses).double().cpu()
     error = values.std() / len(values) ** 0.5 if len(values) > 1 else torch.tensor(0.0)
     return PolicyLoss(values.mean().item(), error.item(), len(values))

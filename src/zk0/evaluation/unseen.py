@@ -5,20 +5,24 @@ from dataclasses import asdict, dataclass
 
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-from zk0.config import Config
 from zk0.data.frames import Frames
 from zk0.data.statistics import Moments
 from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
+from zk0.learning.batches import Batches
 from zk0.learning.policy import check_fit, make_processors
+from zk0.learning.prefix_cache import CacheOptions
 
 
 @dataclass(frozen=True)
 class Unseen:
     """Datasets of the server's own, by slug, and how to evaluate on them."""
 
-    config: Config
     policy: SmolVLAPolicy
     datasets: Mapping[str, Frames]
+    cache: CacheOptions
+    batch_size: int
+    limit: int  # batches; 0 takes all frames
+    seed: int
 
     def __post_init__(self) -> None:
         for frames in self.datasets.values():
@@ -27,12 +31,13 @@ class Unseen:
     def evaluate(self, statistics: Mapping[str, Moments]) -> dict[str, PolicyLoss]:
         """The policy's loss on each dataset, with all its frames normalised by `statistics`."""
         preprocess, _ = make_processors(self.policy, statistics)
-        config = self.config
-        return {
-            slug: policy_loss(
-                self.policy, frames, preprocess, config.batch_size, config.eval_batches, config.seed
-            )
+        batches = {
+            slug: Batches(self.policy, frames, preprocess, self.cache)
             for slug, frames in self.datasets.items()
+        }
+        return {
+            slug: policy_loss(self.policy, each, self.batch_size, self.limit, self.seed)
+            for slug, each in batches.items()
         }
 
 

@@ -11,11 +11,11 @@ from zk0.config import Config, Datasets
 from zk0.data.frames import Frames
 from zk0.data.statistics import Moments, pool_statistics
 from zk0.evaluation.unseen import Unseen, composite, to_json
-from zk0.federation.integrity import hash_arrays
 from zk0.federation.roster import Client, meet_clients
 from zk0.federation.strategy import RecordedFedProx
+from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import get_trainable, set_trainable
-from zk0.node import warm_frames, warm_policy
+from zk0.node import cache_options, warm_frames, warm_policy
 from zk0.record.checkpoint import save_checkpoint
 from zk0.record.history import History
 from zk0.record.run_folder import RunFolder, describe_software
@@ -30,7 +30,9 @@ def federate(
     """Run all rounds; raises `Zk0Error` where the run cannot begin or go on."""
     policy = warm_policy(config.model_name, config.seed, config.device)
     frames = {dataset.parsed.slug: warm_frames(dataset.parsed) for dataset in datasets.server}
-    unseen = Unseen(config, policy, frames)
+    unseen = Unseen(
+        policy, frames, cache_options(config), config.batch_size, config.eval_batches, config.seed
+    )
     clients = meet_clients(
         grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
     )
@@ -73,9 +75,11 @@ class Rounds:
         last = server_round == self.config.num_server_rounds
         metrics = None
         if last or server_round % self.config.eval_frequency == 0:
-            metrics = self._evaluate(server_round)
+            with self.history.timed(server_round, "server-evaluate"):
+                metrics = self._evaluate(server_round)
         if self._is_checkpoint(server_round, last):
-            self._save(server_round)
+            with self.history.timed(server_round, "checkpoint"):
+                self._save(server_round)
         if last:
             self.history.folder.append("run-end", round=server_round, hash=hash_arrays(weights))
         self.history.close_round()

@@ -1,5 +1,6 @@
 """FedProx as zk0 runs it: reproducible sampling and order, every reply in the record."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,11 +50,13 @@ class RecordedFedProx(FedProx):
         self.clients = {client.node_id: client for client in clients}
         self.statistics = statistics
         self.history = history
+        self._sent = time.perf_counter()  # when the last messages went out
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         chosen = self._sample(server_round, TRAIN, self.fraction_train, self.min_train_nodes)
+        self._sent = time.perf_counter()
         return self._assign(server_round, arrays, chosen, MessageType.TRAIN)
 
     def configure_evaluate(
@@ -64,17 +67,20 @@ class RecordedFedProx(FedProx):
         chosen = self._sample(
             server_round, EVALUATE, self.fraction_evaluate, self.min_evaluate_nodes
         )
+        self._sent = time.perf_counter()
         return self._assign(server_round, arrays, chosen, MessageType.EVALUATE)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Weighted mean of the replies; raises `Zk0Error` where no client trained."""
+        self.history.add_seconds(server_round, "train", time.perf_counter() - self._sent)
         ordered, reasons = self._receive(server_round, replies)
         if not ordered:
             why = f": {reasons[0]}" if reasons else ", and none said why"
             raise Zk0Error(f"no client finished training in round {server_round}{why}")
-        arrays, metrics = super().aggregate_train(server_round, ordered)
+        with self.history.timed(server_round, "aggregate"):
+            arrays, metrics = super().aggregate_train(server_round, ordered)
         for reply in ordered:
             self.history.add_training(server_round, self._client(reply), _metrics(reply))
         self.history.add_aggregate(server_round, "train", dict(metrics or {}), len(reasons))
@@ -85,6 +91,8 @@ class RecordedFedProx(FedProx):
     ) -> MetricRecord | None:
         ordered, reasons = self._receive(server_round, replies)
         metrics = super().aggregate_evaluate(server_round, ordered)
+        if ordered:
+            self.history.add_seconds(server_round, "evaluate", time.perf_counter() - self._sent)
         for reply in ordered:
             self.history.add_evaluation(server_round, self._client(reply), _metrics(reply))
         if metrics is not None:

@@ -8,7 +8,10 @@ import hashlib
 import inspect
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -28,27 +31,62 @@ from zk0.paths import home
 SEED = 20_25  # of the frozen weights, whatever a run's own seed: caches and checkpoints rely on it
 IMAGE_SIZE = 128
 WEIGHTS = "model.safetensors"
+VOCABULARY = 512  # of the tokenizer; a shape may have more word embeddings
 
-_TEXT = {
-    "model_type": "llama",
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 4,
-    "head_dim": 32,
-    "vocab_size": 512,
-}
-_VISION = {
-    "model_type": "smolvlm_vision",
-    "hidden_size": 128,
-    "image_size": IMAGE_SIZE,
-    "patch_size": 16,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-    "intermediate_size": 512,
-}
-_PIXELS_PER_TOKEN = 2  # pixel shuffle: 64 patches become 16 tokens per camera
+
+@dataclass(frozen=True)
+class Shape:
+    """A SmolVLM's sizes, and how many patches a side its pixel shuffle joins into one token."""
+
+    text: Mapping[str, Any]
+    vision: Mapping[str, Any]
+    patches_per_token: int
+
+
+TINY = Shape(
+    text={
+        "model_type": "llama",
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 4,
+        "head_dim": 32,
+        "vocab_size": VOCABULARY,
+    },
+    vision={
+        "model_type": "smolvlm_vision",
+        "hidden_size": 128,
+        "image_size": IMAGE_SIZE,
+        "patch_size": 16,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "intermediate_size": 512,
+    },
+    patches_per_token=2,  # 64 patches become 16 tokens per camera
+)
+FULL = Shape(  # SmolVLM2-500M's; SmolVLA keeps 16 of its language layers
+    text={
+        "model_type": "llama",
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+        "num_hidden_layers": 32,
+        "head_dim": 64,
+        "vocab_size": 49_280,
+    },
+    vision={
+        "model_type": "smolvlm_vision",
+        "hidden_size": 768,
+        "image_size": 512,
+        "patch_size": 16,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "intermediate_size": 3072,
+    },
+    patches_per_token=4,  # 1024 patches become 64 tokens per camera
+)
 
 _SPECIAL_TOKENS = {
     "bos_token": "<|im_start|>",
@@ -81,17 +119,28 @@ def embedded_backbone() -> Path:
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _write(partial)
+            _write_embedded(partial)
             partial.replace(folder)
     return folder
 
 
-def _write(folder: Path) -> None:
+def _write_embedded(folder: Path) -> None:
+    config = write_backbone(folder, TINY)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        save_model(SmolVLMForConditionalGeneration(config), str(folder / WEIGHTS))
+
+
+def write_backbone(folder: Path, shape: Shape) -> SmolVLMConfig:
+    """Config, tokenizer and processor of a backbone, without weights.
+
+    A policy whose `vlm_model_name` is the folder builds where `load_vlm_weights` is false.
+    """
     tokenizer = _tokenizer()
     config = SmolVLMConfig(
-        text_config=_TEXT,
-        vision_config=_VISION,
-        scale_factor=_PIXELS_PER_TOKEN,
+        text_config=dict(shape.text),
+        vision_config=dict(shape.vision),
+        scale_factor=shape.patches_per_token,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -102,9 +151,7 @@ def _write(folder: Path) -> None:
         video_processor=SmolVLMVideoProcessor(),
         image_seq_len=64,
     ).save_pretrained(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        save_model(SmolVLMForConditionalGeneration(config), str(folder / WEIGHTS))
+    return config
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -113,7 +160,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     special = [*_SPECIAL_TOKENS.values(), *_IMAGE_TOKENS.values()]
     trainer = trainers.BpeTrainer(
-        vocab_size=_TEXT["vocab_size"],
+        vocab_size=VOCABULARY,
         special_tokens=list(dict.fromkeys(special)),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

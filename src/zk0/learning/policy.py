@@ -126,11 +126,11 @@ def make_processors(
 def check_fit(policy: SmolVLAPolicy, frames: Frames) -> None:
     """Raise `Zk0Error` where a dataset's cameras or dimensions are not what the policy takes."""
     config = policy.config
-    cameras = set(config.image_features)
-    if set(frames.images) != cameras:
+    has, takes = sorted(frames.videos.cameras), sorted(config.image_features)
+    if has != takes:
         raise Zk0Error(
-            f"{frames.slug} has cameras {', '.join(sorted(frames.images))}; the policy takes "
-            f"{', '.join(sorted(cameras))}. Rename the dataset's or choose another model-name."
+            f"{frames.slug} has cameras {', '.join(has)}; the policy takes {', '.join(takes)}. "
+            "Rename the dataset's or choose another model-name."
         )
     for feature, values, wanted in (
         (STATE, frames.states, config.robot_state_feature),

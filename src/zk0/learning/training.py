@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
-from zk0.learning.policy import Processor
+from zk0.learning.batches import Batches
+from zk0.learning.prefix import loss_from_prefix
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def count_steps(frames: int, batch_size: int, local_epochs: int, local_steps: in
 
 
 def train(
-    policy: SmolVLAPolicy, frames: Frames, preprocess: Processor, local: LocalSteps, seed: list[int]
+    policy: SmolVLAPolicy, batches: Batches, local: LocalSteps, seed: list[int]
 ) -> LocalResult:
     """Train the policy's trainable parameters in place, from their present (global) values.
 
@@ -53,14 +53,14 @@ def train(
     preset = policy.config.get_optimizer_preset()
     preset.lr = local.learning_rate
     optimizer = preset.build(parameters)
-    order, generator = _shuffle(len(frames), local, seed), _torch_generator(seed)
+    order, generator = _shuffle(len(batches), local, seed), _torch_generator(seed)
     losses = []
     policy.train()
     start = time.perf_counter()
     for positions in order:
-        batch = preprocess(frames.batch(positions, policy.config.chunk_size))
-        noise, flow_time = draw_noise(policy, len(positions), generator)
-        loss, _ = policy.forward(batch, noise, flow_time)
+        batch, prefix = batches.take(positions)
+        noise, flow_times = draw_noise(policy, len(positions), generator)
+        loss = loss_from_prefix(policy, prefix, batch, noise, flow_times)
         optimizer.zero_grad()
         loss.backward()
         add_proximal_gradient(parameters, anchors, local.proximal_mu)

@@ -1,7 +1,9 @@
 """What happened in each round: in memory for the next decision, in the folder for people."""
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from loguru import logger
@@ -81,6 +83,18 @@ class History:
         content = {"loss": composite, "datasets": dict(datasets)}
         self.rounds[server_round]["server"] = content
         self._tell("server-evaluate", server_round, content)
+
+    @contextmanager
+    def timed(self, server_round: int, phase: str) -> Iterator[None]:
+        """Add the block's wall time to the round's `seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(server_round, phase, time.perf_counter() - start)
+
+    def add_seconds(self, server_round: int, phase: str, seconds: float) -> None:
+        self.rounds[server_round].setdefault("seconds", {})[phase] = seconds
 
     def close_round(self) -> None:
         """Bring the files that summarise the run up to date."""

@@ -1,0 +1,285 @@
+"""What the frozen backbone says of every frame, computed once per machine and kept on disk.
+
+Two tiers: `prefix` keeps the keys and values of every language layer (2.9 MB a frame at full size
+with two cameras in bfloat16), `vision` keeps the connector's output (0.25 MB) and recomputes the
+language layers, a tenth of the work. `off` recomputes everything from decoded images.
+
+A cache lies in `ZK0_HOME/prefixes/<key>`; the key is a hash of all that its content depends on, so
+that a stale one is never found. One that was cut short is filled up, what is damaged made again.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from loguru import logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zk0.data.frames import Frames
+from zk0.learning.frame_store import DamagedError, FrameStore, Layout
+from zk0.learning.integrity import hash_arrays
+from zk0.learning.prefix import (
+    ImageTokens,
+    Prefix,
+    embed_images,
+    encode_prefix,
+    read_prefix,
+    require_frozen,
+)
+from zk0.paths import home
+
+Tier = Literal["prefix", "vision", "off"]
+CacheDtype = Literal["bfloat16", "float32"]
+Instructions = Mapping[str, Tensor]  # tokens and their mask (frames, words), by lerobot's keys
+
+FILL_FRAMES = 32  # encoded together
+SHARE_OF_DISK = 0.5  # of what is free, where the user sets no limit
+FORMAT = 1  # raised when the content of a record changes
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """`tier` "auto" takes the largest that fits `gigabytes` (0: half of the free disk)."""
+
+    tier: Tier | Literal["auto"]
+    gigabytes: float
+    dtype: CacheDtype
+
+
+class Prefixes(Protocol):
+    """Where the prefixes of a dataset's frames come from."""
+
+    def take(self, rows: NDArray[np.int64]) -> Prefix: ...
+
+
+def open_prefixes(
+    policy: SmolVLAPolicy, frames: Frames, instructions: Instructions, options: CacheOptions
+) -> Prefixes:
+    """The prefixes of all frames of the dataset, computed now as far as they are not on disk.
+
+    Falls back a tier, with a warning, where the disk is full or cannot be written. Raises
+    `ValueError` where part of the backbone is trainable.
+    """
+    require_frozen(policy)
+    encoder = Encoder(policy, frames, instructions)
+    for tier in _candidates(options.tier):
+        if tier == "off":
+            break
+        try:
+            store = _open_store(encoder, tier, options)
+        except OSError as error:
+            logger.warning("prefix cache: no room for tier {} ({})", tier, error.strerror or error)
+            continue
+        if store is not None:
+            return Cached(encoder, tier, store)
+    if options.tier != "off":
+        logger.warning("prefix cache: off for {}; every step runs the backbone", frames.slug)
+    return Fresh(encoder)
+
+
+def _candidates(tier: Tier | Literal["auto"]) -> tuple[Tier, ...]:
+    """The tiers to try, the largest first."""
+    tiers: tuple[Tier, ...] = ("prefix", "vision", "off")
+    return tiers if tier == "auto" else tiers[tiers.index(tier) :]
+
+
+class Encoder:
+    """The frozen backbone over a dataset's frames."""
+
+    def __init__(self, policy: SmolVLAPolicy, frames: Frames, instructions: Instructions) -> None:
+        self.policy = policy
+        self.frames = frames
+        self.instructions = instructions
+
+    def encode(self, rows: NDArray[np.int64], tier: Tier) -> tuple[Tensor, Tensor]:
+        """Content and mask of the records of consecutive `rows`, straight from the videos."""
+        videos = self.frames.videos
+        pixels = {camera: videos.decode(camera, rows) for camera in videos.cameras}
+        batch = {**self.words(rows), **self._images(pixels)}
+        if tier == "vision":
+            images = embed_images(self.policy, batch)
+            return images.embeddings, images.present
+        prefix = encode_prefix(self.policy, batch)
+        return prefix.keys_values, prefix.mask
+
+    def decode(self, rows: NDArray[np.int64], tier: Tier, content: Tensor, mask: Tensor) -> Prefix:
+        """The prefix from records of `tier`."""
+        device = self.policy.model.state_proj.weight.device
+        content = content.to(device, non_blocking=True)
+        mask = mask.to(device, non_blocking=True)
+        if tier == "prefix":
+            return Prefix(content, mask)
+        images = ImageTokens(content.to(self.policy.model.state_proj.weight.dtype), mask)
+        return read_prefix(self.policy, images, self.words(rows))
+
+    def encode_kept(self, rows: NDArray[np.int64]) -> Prefix:
+        """The prefix of any `rows`, from images that are decoded once and kept."""
+        kept = self.frames.videos.kept
+        pixels = {camera: images[rows] for camera, images in kept.items()}
+        return encode_prefix(self.policy, {**self.words(rows), **self._images(pixels)})
+
+    def words(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        return {
+            key: column[torch.from_numpy(rows).to(column.device)]
+            for key, column in self.instructions.items()
+        }
+
+    def _images(self, pixels: Mapping[str, NDArray[np.uint8]]) -> dict[str, Tensor]:
+        """As lerobot's items hold them: float32 (frames, 3, height, width) in [0, 1]."""
+        device = self.policy.model.state_proj.weight.device
+        return {
+            camera: torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+            for camera, images in pixels.items()
+        }
+
+    def key(self, tier: Tier, dtype: CacheDtype) -> str:
+        """A hash of everything that the records depend on."""
+        config = self.policy.config
+        words = {name: column.cpu() for name, column in self.instructions.items()}
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "tier": tier,
+            "dtype": dtype,
+            "dataset": self.frames.fingerprint,
+            "cameras": list(config.image_features),
+            "empty cameras": config.empty_cameras,
+            "size": config.resize_imgs_with_padding,
+            "markers": config.add_image_special_tokens,
+            "layers": config.num_vlm_layers,
+            "words": hash_arrays(words),
+            "backbone": hash_backbone(self.policy),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=2)
+def hash_backbone(policy: SmolVLAPolicy) -> str:
+    """SHA-256 of the frozen weights; once per policy, as nothing changes them."""
+    return hash_arrays(dict(policy.model.vlm_with_expert.vlm.named_parameters()))
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """No cache: vision and language at every step."""
+
+    encoder: Encoder
+
+    def take(self, rows: NDArray[np.int64]) -> Prefix:
+        return self.encoder.encode_kept(rows)
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One of the tiers, from its store."""
+
+    encoder: Encoder
+    tier: Tier
+    store: FrameStore
+
+    def take(self, rows: NDArray[np.int64]) -> Prefix:
+        try:
+            content, mask = self.store.read(rows)
+        except DamagedError as damage:
+            self._repair(damage)
+            return self.take(rows)
+        return self.encoder.decode(rows, self.tier, content, mask)
+
+    def _repair(self, damage: DamagedError) -> None:
+        name = self.encoder.frames.slug
+        logger.warning("prefix cache: {} damaged frames of {}", len(damage.rows), name)
+        with _locked(self.store.folder):
+            self.store.forget(damage.rows)
+            fill(self.store, self.encoder, self.tier)
+
+
+def _open_store(encoder: Encoder, tier: Tier, options: CacheOptions) -> FrameStore | None:
+    """The store of this tier, complete; None where it would be larger than the limit."""
+    folder = home() / "prefixes" / encoder.key(tier, options.dtype)
+    if folder in _OPEN:
+        return _OPEN[folder]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        store = FrameStore.open(folder, len(encoder.frames.episodes))
+        if store is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            layout = _measure(encoder, tier, options.dtype)
+            if not _fits(layout, tier, options, encoder.frames.slug):
+                return None
+            store = _create(folder, layout)
+        fill(store, encoder, tier)
+    _OPEN[folder] = store
+    return store
+
+
+_OPEN: dict[Path, FrameStore] = {}  # a process verifies a frame once, however often it is asked
+
+
+def _locked(folder: Path) -> FileLock:
+    return FileLock(f"{folder}.lock")
+
+
+def _create(folder: Path, layout: Layout) -> FrameStore:
+    try:
+        return FrameStore.create(folder, layout)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _measure(encoder: Encoder, tier: Tier, dtype: CacheDtype) -> Layout:
+    """The shape of a record, from the first frame's."""
+    content, mask = encoder.encode(np.arange(1), tier)
+    frames = len(encoder.frames.episodes)
+    return Layout(frames, tuple(content.shape[1:]), tuple(mask.shape[1:]), dtype)
+
+
+def _fits(layout: Layout, tier: Tier, options: CacheOptions, slug: str) -> bool:
+    free = shutil.disk_usage(home()).free * SHARE_OF_DISK / 1e9
+    limit, needed = options.gigabytes or free, layout.total_bytes / 1e9
+    verdict = "fits" if needed <= limit else "does not fit"
+    logger.info(
+        "prefix cache of {}: tier {} needs {:.2f} GB and {} {:.2f} GB",
+        slug,
+        tier,
+        needed,
+        verdict,
+        limit,
+    )
+    return needed <= limit
+
+
+def fill(store: FrameStore, encoder: Encoder, tier: Tier) -> None:
+    """Compute the records that are missing, in the videos' order, and say how fast."""
+    missing = store.missing
+    if not len(missing):
+        return
+    start = time.perf_counter()
+    for rows in _runs(missing, FILL_FRAMES):
+        store.write(rows, *encoder.encode(rows, tier))
+    seconds = time.perf_counter() - start
+    logger.info(
+        "prefix cache of {}: {} frames in {:.1f} s ({:.0f} frames/s)",
+        encoder.frames.slug,
+        len(missing),
+        seconds,
+        len(missing) / seconds,
+    )
+
+
+def _runs(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Consecutive rows together, at most `size`."""
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+    for run in np.split(rows, starts[1:]):
+        for start in range(0, len(run), size):
+            yield run[start : start + size]
