@@ -42,7 +42,10 @@ class Prefix:
 
 
 def require_frozen(policy: SmolVLAPolicy) -> None:
-    """Raise `ValueError` where a prefix is not a constant of its frame: a trainable backbone."""
+    """Raise `ValueError` where a prefix is no constant of its frame (a trainable backbone), or
+    where the policy converts states and actions on the way in, which is not repeated here."""
+    if policy.config.adapt_to_pi_aloha:
+        raise ValueError("adapt_to_pi_aloha is for another robot and not supported")
     for name, parameter in policy.model.vlm_with_expert.vlm.named_parameters():
         if parameter.requires_grad:
             raise ValueError(f"the prefix depends on {name}, which is trainable")

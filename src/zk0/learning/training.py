@@ -50,9 +50,7 @@ def train(
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
     anchors = [p.detach().clone() for p in parameters]
-    preset = policy.config.get_optimizer_preset()
-    preset.lr = local.learning_rate
-    optimizer = preset.build(parameters)
+    optimizer, max_norm = _build_optimizer(policy, parameters, local.learning_rate)
     order, generator = _shuffle(len(batches), local, seed), _torch_generator(seed)
     losses = []
     policy.train()
@@ -64,11 +62,27 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         add_proximal_gradient(parameters, anchors, local.proximal_mu)
-        torch.nn.utils.clip_grad_norm_(parameters, preset.grad_clip_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         optimizer.step()
         losses.append(loss.detach())
     seconds = time.perf_counter() - start
     return _summarise(torch.stack(losses).cpu(), parameters, anchors, local, seconds)
+
+
+def _build_optimizer(
+    policy: SmolVLAPolicy, parameters: list[torch.nn.Parameter], learning_rate: float
+) -> tuple[torch.optim.AdamW, float]:
+    """The preset's AdamW, in its fused form, and the norm it clips gradients to."""
+    preset = policy.config.get_optimizer_preset()
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=learning_rate,
+        betas=preset.betas,
+        eps=preset.eps,
+        weight_decay=preset.weight_decay,
+        fused=True,
+    )
+    return optimizer, preset.grad_clip_norm
 
 
 def add_proximal_gradient(
