@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from safetensors.torch import load_file, save_file
 
 from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
@@ -116,6 +117,15 @@ def test_saved_policy_loads_back_by_folder(policy, tmp_path):
     loaded = build_policy(str(tmp_path), 9, CPU)
     assert hash_arrays(get_trainable(loaded)) == hash_arrays(get_trainable(policy))
     assert _frozen_hash(loaded) == _frozen_hash(policy)
+
+
+def test_folder_with_other_weights_is_refused(policy, tmp_path):
+    policy.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("model.state_proj.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(Zk0Error, match="cannot be loaded"):
+        build_policy(str(tmp_path), 0, CPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

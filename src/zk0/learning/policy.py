@@ -71,7 +71,7 @@ def _pretrained(model_name: str) -> SmolVLAPolicy:
         raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
     try:
         policy = SmolVLAPolicy.from_pretrained(Path(model_name).expanduser(), strict=True)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # not there, other weights, other policy
         reason = str(error).strip().splitlines()[0]
         raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
     for parameter in policy.model.vlm_with_expert.vlm.parameters():
