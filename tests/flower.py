@@ -80,7 +80,7 @@ def flower_at(folder: Path, clients: Sequence[Path], server: Sequence[Path]) -> 
 
 
 def _make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Path:
-    app.mkdir()
+    app.mkdir(parents=True)
     shutil.copytree(PROJECT / "src", app / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("LICENSE", "README.md"):
         shutil.copy(PROJECT / name, app)

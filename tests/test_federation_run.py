@@ -1,6 +1,7 @@
 """A real federation: `flwr run`, the Simulation Engine, Ray, two clients, two rounds."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,3 +252,18 @@ def test_wrong_setting_ends_the_run_with_one_clear_line(
     log = flower.run(SETTINGS, f"output-dir='{tmp_path}'", settings, completes=False)
     assert message in log
     assert not list(tmp_path.rglob("models/*"))
+
+
+def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
+    datasets: dict[str, Path], tmp_path: Path
+):
+    folder = tmp_path / "other-camera"
+    shutil.copytree(datasets["picklift"], folder)
+    info = folder / "meta" / "info.json"
+    info.write_text(info.read_text().replace("observation.images.wrist", "observation.images.side"))
+    with flower_at(
+        tmp_path / "flower", [datasets["touch"], folder], [datasets["near"], datasets["far"]]
+    ) as flower:
+        log = flower.run(SETTINGS, f"output-dir='{tmp_path / 'outputs'}'", completes=False)
+    assert "1 of 2 clients can take part: other-camera has cameras" in log
+    assert "round 1" not in log

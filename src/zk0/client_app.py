@@ -24,8 +24,9 @@ start_terminal()
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
-    """Say which dataset this node has, and its statistics."""
+    """Say which dataset this node has, and its statistics, if it is one to train on."""
     node = _open_node(context)
+    node.check()
     frames = node.training_frames
     introduction = Introduction(
         slug=node.source.slug,

@@ -49,11 +49,13 @@ class Node:
     config: Config
     source: Source
 
-    @cached_property
+    @property
     def policy(self) -> SmolVLAPolicy:
-        policy = warm_policy(self.config.model_name, self.config.seed, self.config.device)
-        check_fit(policy, warm_frames(self.source))
-        return policy
+        return warm_policy(self.config.model_name, self.config.seed, self.config.device)
+
+    def check(self) -> None:
+        """Raise `Zk0Error` where the dataset is not one that the policy takes."""
+        check_fit(self.policy, warm_frames(self.source))
 
     @cached_property
     def _split(self) -> tuple[Frames, Frames]:

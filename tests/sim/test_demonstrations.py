@@ -21,9 +21,11 @@ from zk0.sim import demonstrations, manifest, progress, worker
 from zk0.sim.demonstrations import describe, prepare
 from zk0.sim.recipes import Recipe
 
+# A shell that runs tests in the background makes its programs ignore Ctrl-C: this one must not.
 PREPARE = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from zk0.sim.demonstrations import prepare
 from zk0.sim.recipes import Recipe
 recipe = Recipe.from_json(json.loads(sys.argv[1]))
