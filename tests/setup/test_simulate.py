@@ -23,7 +23,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def install_gpu(machine: Path, answer: str = "GPU 0: NVIDIA H200", status: int = 0) -> None:
+def install_gpu(machine: Path, answer: str = "GPU 0: NVIDIA L4", status: int = 0) -> None:
     command = machine / "bin" / "nvidia-smi"
     command.write_text(f"#!/bin/sh\necho '{answer}'\nexit {status}\n")
     command.chmod(0o755)

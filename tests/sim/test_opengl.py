@@ -39,10 +39,10 @@ def test_a_wrong_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_graphics_card_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opengl, "_PROBE", "print('renderer: NVIDIA H200/PCIe/SSE2')")
+    monkeypatch.setattr(opengl, "_PROBE", "print('renderer: NVIDIA L4/PCIe/SSE2')")
     found = opengl.probe(("egl", "osmesa"), timeout=30)
     assert found.backend == "egl"
-    assert "on the GPU: NVIDIA H200" in found.message
+    assert "on the GPU: NVIDIA L4" in found.message
 
 
 def test_the_wish_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
