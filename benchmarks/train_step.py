@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from zk0.learning.backbone import FULL, TINY, write_backbone
 from zk0.learning.policy import EMBEDDED_CAMERAS, JOINTS
 from zk0.learning.prefix import Prefix, encode_prefix, loss_from_prefix, require_frozen
-from zk0.learning.training import draw_noise
+from zk0.learning.training import build_optimizer, draw_noise
 
 SHAPES = {"full": FULL, "tiny": TINY}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -125,15 +125,8 @@ class Zk0:
         require_frozen(policy)
         self.policy, self.dtype = policy, dtype
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.preset = policy.config.get_optimizer_preset()
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=self.preset.lr,
-            betas=self.preset.betas,
-            eps=self.preset.eps,
-            weight_decay=self.preset.weight_decay,
-            fused=True,
-        )
+        learning_rate = policy.config.optimizer_lr
+        self.optimizer, self.max_norm = build_optimizer(policy, self.parameters, learning_rate)
 
     def loss(self, example: Example, reduction: str = "mean") -> Tensor:
         with autocast(example, self.dtype):
@@ -152,7 +145,7 @@ class Zk0:
 
     def step(self, example: Example) -> None:
         self.loss_and_gradients(example)
-        nn.utils.clip_grad_norm_(self.parameters, self.preset.grad_clip_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

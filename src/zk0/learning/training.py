@@ -50,7 +50,7 @@ def train(
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
     anchors = [p.detach().clone() for p in parameters]
-    optimizer, max_norm = _build_optimizer(policy, parameters, local.learning_rate)
+    optimizer, max_norm = build_optimizer(policy, parameters, local.learning_rate)
     order, generator = _shuffle(len(batches), local, seed), _torch_generator(seed)
     losses = []
     policy.train()
@@ -69,7 +69,7 @@ def train(
     return _summarise(torch.stack(losses).cpu(), parameters, anchors, local, seconds)
 
 
-def _build_optimizer(
+def build_optimizer(
     policy: SmolVLAPolicy, parameters: list[torch.nn.Parameter], learning_rate: float
 ) -> tuple[torch.optim.AdamW, float]:
     """The preset's AdamW, in its fused form, and the norm it clips gradients to."""

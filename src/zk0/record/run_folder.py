@@ -73,9 +73,6 @@ class RunFolder:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         os.replace(partial, path)
 
-    def client(self, number: int) -> Path:
-        return self.path / "clients" / f"client_{number}"
-
 
 def _make_unique(path: Path) -> Path:
     """Create `path`, or `path-2`, `path-3`, ... where runs start within the same second."""
