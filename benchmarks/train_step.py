@@ -6,8 +6,9 @@ Both sides train the same policy (random weights: time does not depend on them) 
 batches, noise and flow times, in turn, in one process; each figure is the median over `--steps` of
 its own. lerobot's step is `lerobot_train.update_policy` without accelerator and scheduler: forward,
 backward, clipping over all parameters, the preset's AdamW, and the values read back for its log.
-zk0's has the same clipping and AdamW, fused, and reads nothing back. The prefix is made before,
-once per frame: its cost is printed by itself. Other processes on the same cores slow both sides
+zk0's has the same clipping and AdamW, fused, and reads nothing back. With `--precision auto` each
+has its own default: lerobot float32, zk0 what `precision = "auto"` means on the device. The prefix
+is made before, once per frame: its cost is printed by itself. Other processes on the same cores slow both sides
 down, and by tens of times where OpenMP's threads wait for one another: see the ranges.
 """
 
@@ -16,7 +17,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -31,6 +31,7 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor, nn
 
 from zk0.learning.backbone import FULL, TINY, write_backbone
+from zk0.learning.device import device_of, set_precision
 from zk0.learning.policy import EMBEDDED_CAMERAS, JOINTS
 from zk0.learning.prefix import Prefix, encode_prefix, loss_from_prefix, require_frozen
 from zk0.learning.training import build_optimizer, draw_noise
@@ -47,10 +48,11 @@ BATCHES = 2  # different ones, taken in turn
 
 def main() -> None:
     options = parse()
-    device, dtype = torch.device(options.device), getattr(torch, options.precision)
+    device = torch.device(options.device)
     policy = build_policy(options.size, device)
-    examples = [make_example(policy, options.batch_size, dtype, seed) for seed in range(BATCHES)]
-    sides = Lerobot(policy, dtype), Zk0(policy, dtype)
+    set_precision(policy, options.precision)
+    examples = [make_example(policy, options.batch_size, seed) for seed in range(BATCHES)]
+    sides = Lerobot(policy, options.precision == "bfloat16"), Zk0(policy, options.compile)
     describe(options, policy, examples)
     check(*sides, examples[0])
     ratios = {}
@@ -65,7 +67,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=SHAPES, default="full")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"], default="float32")
+    parser.add_argument("--compile", action="store_true", help="zk0's loss through torch.compile")
     parser.add_argument("--steps", type=int, default=5, help="timed repetitions of each side")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     return parser.parse_args()
@@ -87,13 +90,14 @@ class Example:
 class Lerobot:
     """The work as lerobot does it, with its reads of device values (`item`) where it has them."""
 
-    def __init__(self, policy: SmolVLAPolicy, dtype: torch.dtype) -> None:
-        self.policy, self.dtype = policy, dtype
+    def __init__(self, policy: SmolVLAPolicy, mixed: bool) -> None:
+        self.policy, self.mixed = policy, mixed
         self.preset = policy.config.get_optimizer_preset()
         self.optimizer = self.preset.build(policy.get_optim_params())
 
     def loss(self, example: Example, reduction: str = "mean") -> Tensor:
-        with autocast(example, self.dtype):
+        device = device_of(self.policy).type
+        with torch.autocast(device, torch.bfloat16, enabled=self.mixed):
             return self.policy.forward(example.batch, example.noise, example.times, reduction)[0]
 
     def loss_and_gradients(self, example: Example) -> Tensor:
@@ -121,18 +125,18 @@ class Lerobot:
 class Zk0:
     """The same work from the prefix."""
 
-    def __init__(self, policy: SmolVLAPolicy, dtype: torch.dtype) -> None:
+    def __init__(self, policy: SmolVLAPolicy, compiled: bool) -> None:
         require_frozen(policy)
-        self.policy, self.dtype = policy, dtype
+        self.policy = policy
+        self.loss_of = torch.compile(loss_from_prefix) if compiled else loss_from_prefix
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         learning_rate = policy.config.optimizer_lr
         self.optimizer, self.max_norm = build_optimizer(policy, self.parameters, learning_rate)
 
     def loss(self, example: Example, reduction: str = "mean") -> Tensor:
-        with autocast(example, self.dtype):
-            return loss_from_prefix(
-                self.policy, example.prefix, example.batch, example.noise, example.times, reduction
-            )
+        return self.loss_of(
+            self.policy, example.prefix, example.batch, example.noise, example.times, reduction
+        )
 
     def loss_and_gradients(self, example: Example) -> Tensor:
         loss = self.loss(example)
@@ -152,10 +156,6 @@ class Zk0:
     @torch.no_grad()
     def evaluate(self, example: Example) -> Tensor:
         return self.loss(example, "none")
-
-
-def autocast(example: Example, dtype: torch.dtype) -> AbstractContextManager[None]:
-    return torch.autocast(example.noise.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def check(lerobot: Lerobot, zk0: Zk0, example: Example) -> None:
@@ -228,13 +228,13 @@ def build_policy(size: str, device: torch.device) -> SmolVLAPolicy:
         return SmolVLAPolicy(config).to(device)
 
 
-def make_example(policy: SmolVLAPolicy, frames: int, dtype: torch.dtype, seed: int) -> Example:
-    """Random frames, all actions inside their episodes; the prefix in the given precision."""
+def make_example(policy: SmolVLAPolicy, frames: int, seed: int) -> Example:
+    """Random frames, all actions inside their episodes; the prefix in zk0's precision."""
     generator = torch.Generator().manual_seed(seed)
     noise, times = draw_noise(policy, frames, generator)
     batch = make_batch(policy, frames, generator, noise.device)
-    with torch.autocast(noise.device.type, dtype, enabled=dtype != torch.float32):
-        prefix = encode_prefix(policy, batch)
+    prefix = encode_prefix(policy, batch)
+    dtype = torch.bfloat16 if policy.config.use_amp else torch.float32
     prefix = replace(prefix, keys_values=prefix.keys_values.to(dtype))
     return Example(batch, prefix, noise, times)
 

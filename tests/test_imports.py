@@ -17,7 +17,7 @@ def loaded(statement: str, *names: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["zk0", "zk0.node", "zk0.learning.prefix_cache", "zk0.record.checkpoint"],
+    ["zk0", "zk0.node", "zk0.learning.prefix", "zk0.learning.training", "zk0.record.checkpoint"],
 )
 def test_learning_needs_neither_flower_nor_mujoco(module: str):
     assert loaded(f"import {module}", "flwr", "mujoco", "so101_nexus", "ray") == set()

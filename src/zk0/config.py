@@ -48,6 +48,8 @@ class Config(BaseModel):
     checkpoint_interval: int = Field(ge=0)
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: Literal["auto", "on", "off"]
     prefix_cache: Literal["auto", "prefix", "vision", "off"]
     prefix_cache_gb: float = Field(ge=0)
     prefix_cache_dtype: Literal["bfloat16", "float32"]

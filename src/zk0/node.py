@@ -13,29 +13,48 @@ from zk0.data.sources import Source, fetch
 from zk0.data.statistics import Moments
 from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
 from zk0.learning.batches import Batches
+from zk0.learning.device import Precision, select_device
 from zk0.learning.policy import (
     Arrays,
     build_policy,
     check_fit,
     get_trainable,
     make_processors,
-    select_device,
     set_trainable,
 )
 from zk0.learning.prefix_cache import CacheOptions
 from zk0.learning.training import LocalResult, LocalSteps, count_steps, train
 
 
-@lru_cache(maxsize=1)
-def warm_policy(model_name: str, seed: int, device: str) -> SmolVLAPolicy:
+def warm_policy(config: Config) -> SmolVLAPolicy:
     """The process's one policy: its trainable arrays are set anew for every task."""
-    return build_policy(model_name, seed, select_device(device))
+    return _build(config.model_name, config.seed, config.device, config.precision)
+
+
+@lru_cache(maxsize=1)
+def _build(model_name: str, seed: int, device: str, precision: Precision) -> SmolVLAPolicy:
+    return build_policy(model_name, seed, select_device(device), precision)
 
 
 @lru_cache(maxsize=16)
 def warm_frames(source: Source) -> Frames:
     """A dataset's frames; memory-mapped, so that keeping many of them open costs little."""
     return open_frames(fetch(source), source.slug)
+
+
+@lru_cache(maxsize=32)
+def warm_batches(
+    policy: SmolVLAPolicy,
+    source: Source,
+    eval_episodes: int,
+    held_out: bool,
+    statistics: tuple[tuple[str, Moments], ...],
+    cache: CacheOptions,
+) -> Batches:
+    """A dataset's training or held-out frames, normalised once for all rounds."""
+    preprocess, _ = make_processors(policy, dict(statistics))
+    frames = warm_frames(source).split(eval_episodes)[held_out]
+    return Batches(policy, frames, preprocess, cache)
 
 
 def cache_options(config: Config) -> CacheOptions:
@@ -51,23 +70,15 @@ class Node:
 
     @property
     def policy(self) -> SmolVLAPolicy:
-        return warm_policy(self.config.model_name, self.config.seed, self.config.device)
+        return warm_policy(self.config)
 
     def check(self) -> None:
         """Raise `Zk0Error` where the dataset is not one that the policy takes."""
         check_fit(self.policy, warm_frames(self.source))
 
     @cached_property
-    def _split(self) -> tuple[Frames, Frames]:
-        return warm_frames(self.source).split(self.config.eval_episodes)
-
-    @property
     def training_frames(self) -> Frames:
-        return self._split[0]
-
-    @property
-    def held_out_frames(self) -> Frames:
-        return self._split[1]
+        return warm_frames(self.source).split(self.config.eval_episodes)[False]
 
     def fit(
         self,
@@ -78,25 +89,31 @@ class Node:
         seed: list[int],
     ) -> tuple[dict[str, torch.Tensor], LocalResult]:
         """Train from the global `arrays`; the trained arrays and what the steps did."""
-        config, batches = self.config, self._batches(self.training_frames, statistics)
+        config, batches = self.config, self._batches(statistics, held_out=False)
         set_trainable(self.policy, arrays)
         steps = count_steps(
             len(batches), config.batch_size, config.local_epochs, config.local_steps
         )
         local = LocalSteps(steps, config.batch_size, learning_rate, proximal_mu)
-        result = train(self.policy, batches, local, seed)
+        result = train(self.policy, batches, local, seed, compiled=config.compile == "on")
         return get_trainable(self.policy), result
 
     def evaluate(self, arrays: Arrays, statistics: Mapping[str, Moments]) -> PolicyLoss:
         """The policy loss of the global `arrays` on this node's held-out episodes."""
-        config, batches = self.config, self._batches(self.held_out_frames, statistics)
+        config, batches = self.config, self._batches(statistics, held_out=True)
         set_trainable(self.policy, arrays)
         return policy_loss(
             self.policy, batches, config.batch_size, config.eval_batches, config.seed
         )
 
-    def _batches(self, frames: Frames, federated: Mapping[str, Moments]) -> Batches:
+    def _batches(self, federated: Mapping[str, Moments], held_out: bool) -> Batches:
         local = self.config.normalization == "local"
         statistics = self.training_frames.statistics if local else federated
-        preprocess, _ = make_processors(self.policy, statistics)
-        return Batches(self.policy, frames, preprocess, cache_options(self.config))
+        return warm_batches(
+            self.policy,
+            self.source,
+            self.config.eval_episodes,
+            held_out,
+            tuple(sorted(statistics.items())),
+            cache_options(self.config),
+        )

@@ -10,23 +10,15 @@ from tests.conftest import EPISODES
 from zk0.data.frames import Frames, open_frames
 from zk0.errors import Zk0Error
 
-CHUNK = 16
 
-
-def test_frames_and_chunks_are_lerobots_own_items(datasets: dict[str, Path], touch: Frames):
-    lerobot = LeRobotDataset(
-        "zk0/touch",
-        root=datasets["touch"],
-        delta_timestamps={"action": [step / 10 for step in range(CHUNK)]},
-    )
+def test_frames_are_lerobots_own_items(datasets: dict[str, Path], touch: Frames):
+    lerobot = LeRobotDataset("zk0/touch", root=datasets["touch"])
     assert len(touch) == len(lerobot)
-    ahead, padded = touch.chunks(np.arange(len(touch)), CHUNK)
     for index in range(len(lerobot)):
         item = lerobot[index]
         assert touch.tasks[index] == item["task"]
         assert np.array_equal(touch.states[index], item["observation.state"])
-        assert np.array_equal(touch.actions[ahead[index]], item["action"])
-        assert np.array_equal(padded[index], item["action_is_pad"])
+        assert np.array_equal(touch.actions[index], item["action"])
         for camera, images in touch.videos.kept.items():
             pixels = torch.from_numpy(images[index].copy()).permute(2, 0, 1).float() / 255
             assert torch.equal(pixels, item[camera]), (camera, index)

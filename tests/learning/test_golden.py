@@ -5,6 +5,7 @@ why in the commit.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ class SyntheticBatches:
     def take(self, positions: np.ndarray) -> tuple[dict, Prefix]:
         batch = {key: column[positions] for key, column in self.batch.items()}
         return batch, Prefix(self.prefix.keys_values[positions], self.prefix.mask[positions])
+
+    def stream(self, order: list[np.ndarray]) -> Iterator[tuple[dict, Prefix]]:
+        return map(self.take, order)
 
 
 def measure_curve() -> list[float]:

@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
+from zk0.learning.device import select_device
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import (
     build_policy,
     check_fit,
     get_trainable,
     make_processors,
-    select_device,
     set_trainable,
 )
 

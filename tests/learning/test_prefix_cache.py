@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from zk0.data.frames import Frames, open_frames
-from zk0.learning import prefix_cache
+from zk0.learning import device, prefix_cache
 from zk0.learning.batches import Batches
 from zk0.learning.policy import build_policy, make_processors
 from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.prefix_cache import Cached, CacheOptions, Encoder, Fresh
-from zk0.learning.training import draw_noise
+from zk0.learning.training import LocalSteps, draw_noise, train
 
 ROWS = np.array([40, 3, 77, 3, 12])
 
@@ -180,6 +180,41 @@ def test_full_disk_costs_a_tier_not_the_run(home, policy, touch):
         signal.signal(signal.SIGXFSZ, handler)
     assert batches._prefixes.tier == "vision"
     assert len(list((home / "prefixes").glob("*/layout.json"))) == 1
+
+
+@pytest.mark.parametrize("tier", ["prefix", "vision"])
+def test_records_in_device_memory_are_the_stores_own(home, policy, touch, monkeypatch, tier: str):
+    monkeypatch.setattr(prefix_cache, "_RESIDENT", {})
+    cached = open_batches(policy, touch, tier)._prefixes
+    expected, resident = cached.take(ROWS), prefix_cache.make_resident(cached).take(ROWS)
+    assert torch.equal(resident.keys_values, expected.keys_values)
+    assert torch.equal(resident.mask, expected.mask)
+    again = prefix_cache.make_resident(cached)
+    assert again.content is prefix_cache.make_resident(cached).content
+
+
+def test_steps_from_cached_prefixes_use_nothing_that_reads_images(home, policy, touch):
+    """Meta tensors have no values: an operation on them beside real ones raises."""
+    batches = open_batches(policy, touch)
+    for part in device._perception(policy):
+        part.to("meta")
+    train(policy, batches, LocalSteps(2, 4, 1e-3, 0.0), [0])
+    assert policy.model.state_proj.weight.device.type == "cpu"
+
+
+def test_vision_that_was_let_go_comes_back_for_the_next_dataset(home, policy, touch):
+    device.let_go_of_vision(policy)
+    expected = losses(policy, open_batches(policy, touch, "off"))
+    torch.testing.assert_close(
+        losses(policy, open_batches(policy, touch, "vision")), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_precision_is_part_of_the_key(home, policy, touch):
+    encoder = open_batches(policy, touch, "off")._prefixes.encoder
+    before = encoder.key("prefix", "float32")
+    device.set_precision(policy, "bfloat16")
+    assert encoder.key("prefix", "float32") != before
 
 
 def test_trainable_backbone_is_refused(home, policy, touch):

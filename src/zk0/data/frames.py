@@ -159,17 +159,6 @@ class Frames:
             ACTION: Moments.of(self.actions[self.selection]),
         }
 
-    def chunks(
-        self, rows: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the `size` actions from each row on, and which of them are padding.
-
-        Past an episode's end its last row is repeated, as lerobot does; both (rows, size).
-        """
-        ahead = rows[:, None] + np.arange(size)
-        last = self.ends[rows, None] - 1
-        return np.minimum(ahead, last), ahead > last
-
 
 def open_frames(root: Path, slug: str) -> Frames:
     """The LeRobotDataset in folder `root`.

@@ -10,13 +10,26 @@ from numpy.typing import NDArray
 STATE, ACTION = "observation.state", "action"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Number of frames, mean and population variance per dimension of one feature, in float64."""
+    """Number of frames, mean and population variance per dimension of one feature, in float64.
+
+    Equal where all numbers are, to the last bit.
+    """
 
     count: int
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Moments) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[int, bytes, bytes]:
+        return self.count, self.mean.tobytes(), self.variance.tobytes()
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Self:

@@ -28,13 +28,16 @@ class Unseen:
         for frames in self.datasets.values():
             check_fit(self.policy, frames)
 
-    def evaluate(self, statistics: Mapping[str, Moments]) -> dict[str, PolicyLoss]:
-        """The policy's loss on each dataset, with all its frames normalised by `statistics`."""
+    def normalised(self, statistics: Mapping[str, Moments]) -> dict[str, Batches]:
+        """Each dataset with all its frames normalised by `statistics`."""
         preprocess, _ = make_processors(self.policy, statistics)
-        batches = {
+        return {
             slug: Batches(self.policy, frames, preprocess, self.cache)
             for slug, frames in self.datasets.items()
         }
+
+    def evaluate(self, batches: Mapping[str, Batches]) -> dict[str, PolicyLoss]:
+        """The policy's loss on each of the `normalised` datasets."""
         return {
             slug: policy_loss(self.policy, each, self.batch_size, self.limit, self.seed)
             for slug, each in batches.items()

@@ -28,7 +28,7 @@ def federate(
     grid: Grid, config: Config, datasets: Datasets, folder: RunFolder, flower_run_id: int
 ) -> None:
     """Run all rounds; raises `Zk0Error` where the run cannot begin or go on."""
-    policy = warm_policy(config.model_name, config.seed, config.device)
+    policy = warm_policy(config)
     frames = {dataset.parsed.slug: warm_frames(dataset.parsed) for dataset in datasets.server}
     unseen = Unseen(
         policy, frames, cache_options(config), config.batch_size, config.eval_batches, config.seed
@@ -37,8 +37,10 @@ def federate(
         grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
     )
     folder.write("config.json", describe_run(config, datasets, clients, frames, flower_run_id))
-    with open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker:
-        history = History(folder, tracker)
+    with (
+        open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
+        History(folder, tracker) as history,
+    ):
         statistics = pool_statistics([client.introduction.statistics for client in clients])
         rounds = Rounds(config, unseen, statistics, history)
         learning_rate = config.initial_lr or policy.config.optimizer_lr
@@ -66,6 +68,7 @@ class Rounds:
         self.config = config
         self.unseen = unseen
         self.statistics = statistics
+        self.datasets = unseen.normalised(statistics)
         self.history = history
 
     def close(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -86,7 +89,7 @@ class Rounds:
         return metrics
 
     def _evaluate(self, server_round: int) -> MetricRecord:
-        losses = self.unseen.evaluate(self.statistics)
+        losses = self.unseen.evaluate(self.datasets)
         self.history.add_server_evaluation(server_round, composite(losses), to_json(losses))
         parts = ", ".join(f"{slug} {result.loss:.4f}" for slug, result in losses.items())
         logger.info("round {}: policy loss {:.4f} ({})", server_round, composite(losses), parts)

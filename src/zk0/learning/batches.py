@@ -1,5 +1,7 @@
 """Batches by index: frames normalised and tokenised once, their prefixes from the cache."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -7,8 +9,10 @@ from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TO
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zk0.ahead import one_ahead
 from zk0.data.frames import Frames
 from zk0.data.statistics import ACTION, STATE
+from zk0.learning.device import device_of, upload
 from zk0.learning.policy import Processor
 from zk0.learning.prefix import Prefix
 from zk0.learning.prefix_cache import CacheOptions, open_prefixes
@@ -27,7 +31,7 @@ class Batches:
         self, policy: SmolVLAPolicy, frames: Frames, preprocess: Processor, cache: CacheOptions
     ) -> None:
         self.frames = frames
-        self.chunk_size = policy.config.chunk_size
+        self.device = device_of(policy)
         processed = preprocess(
             {
                 STATE: torch.from_numpy(frames.states),
@@ -36,6 +40,8 @@ class Batches:
             }
         )
         self._columns: dict[str, Tensor] = {key: processed[key] for key in (STATE, ACTION)}
+        self._last = upload(frames.ends - 1, self.device)
+        self._ahead = torch.arange(policy.config.chunk_size, device=self.device)
         words = {key: processed[key] for key in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK)}
         self._prefixes = open_prefixes(policy, frames, words, cache)
 
@@ -44,14 +50,21 @@ class Batches:
 
     def take(self, positions: NDArray[np.int64]) -> tuple[Batch, Prefix]:
         """The frames at `positions` of the view: state, actions and padding as lerobot's processor
-        gives them for items of its DataLoader, and the prefix for images and instruction."""
+        gives them for items of its DataLoader, and the prefix for images and instruction.
+
+        Past an episode's end its last action is repeated and marked as padding, as lerobot does.
+        """
         rows = self.frames.selection[positions]
-        ahead, padded = self.frames.chunks(rows, self.chunk_size)
-        device = self._columns[ACTION].device
-        index = torch.from_numpy(rows).to(device)
+        index = upload(rows, self.device)
+        wanted, last = index[:, None] + self._ahead, self._last[index, None]
         batch = {
             STATE: self._columns[STATE][index],
-            ACTION: self._columns[ACTION][torch.from_numpy(ahead).to(device)],
-            f"{ACTION}_is_pad": torch.from_numpy(padded).to(device),
+            ACTION: self._columns[ACTION][torch.minimum(wanted, last)],
+            f"{ACTION}_is_pad": wanted > last,
         }
         return batch, self._prefixes.take(rows)
+
+    def stream(self, order: Iterable[NDArray[np.int64]]) -> Iterator[tuple[Batch, Prefix]]:
+        """`take` for each element of `order`; beside a GPU, the next one while it computes."""
+        on_gpu = self.device.type != "cpu"  # without one, the cores are busy with the step
+        return one_ahead(self.take, order) if on_gpu else map(self.take, order)

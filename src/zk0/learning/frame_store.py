@@ -99,12 +99,15 @@ class FrameStore:
         self._masks[rows] = mask.cpu().contiguous().view(torch.uint8).reshape(len(rows), -1).numpy()
         self._checksums[rows] = [self._checksum(row) for row in rows]
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Content (rows, *shape) and mask (rows, *mask shape); raises `DamagedError`."""
+    def read(self, rows: NDArray[np.int64], pinned: bool = False) -> tuple[Tensor, Tensor]:
+        """Content (rows, *shape) and mask (rows, *mask shape); raises `DamagedError`.
+
+        In page-locked memory, from which a GPU copies by itself, where `pinned`.
+        """
         self._verify(rows[~self._verified[rows]])
         layout = self.layout
-        content = torch.from_numpy(self._content[rows]).view(_DTYPES[layout.dtype])
-        masks = torch.from_numpy(self._masks[rows]).view(torch.bool)
+        content = _gather(self._content, rows, pinned).view(_DTYPES[layout.dtype])
+        masks = _gather(self._masks, rows, pinned).view(torch.bool)
         return content.view(-1, *layout.shape), masks.view(-1, *layout.mask_shape)
 
     def forget(self, rows: NDArray[np.int64]) -> None:
@@ -135,6 +138,12 @@ class FrameStore:
 
     def _map(self, name: str, dtype: type, width: int) -> np.memmap:
         return np.memmap(self.folder / name, dtype, "r+", shape=(self.layout.frames, width))
+
+
+def _gather(source: np.memmap, rows: NDArray[np.int64], pinned: bool) -> Tensor:
+    gathered = torch.empty((len(rows), source.shape[1]), dtype=torch.uint8, pin_memory=pinned)
+    np.take(source, rows, axis=0, out=gathered.numpy(), mode="clip")  # "raise" would buffer
+    return gathered
 
 
 def _reserve(path: Path, size: int) -> None:

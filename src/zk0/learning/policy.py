@@ -16,6 +16,7 @@ from zk0.data.frames import Frames
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
+from zk0.learning.device import Precision, device_of, set_precision
 
 EMBEDDED = "embedded"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -24,21 +25,17 @@ JOINTS = 6  # of an SO-100/SO-101, gripper included
 Arrays = Mapping[str, torch.Tensor]
 
 
-def select_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; raises `Zk0Error` for CUDA where there is none."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise Zk0Error('device = "cuda", but PyTorch finds no CUDA GPU. Use device = "auto".')
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")
-
-
-def build_policy(model_name: str, seed: int, device: torch.device) -> SmolVLAPolicy:
+def build_policy(
+    model_name: str, seed: int, device: torch.device, precision: Precision = "auto"
+) -> SmolVLAPolicy:
     """SmolVLA with vision and language frozen, action expert and state projection trainable.
 
     `model_name` is "embedded" (the action expert drawn from `seed`), a Hub name or a folder.
     """
     policy = _embedded(seed) if model_name == EMBEDDED else _pretrained(model_name)
-    return policy.to(device)
+    policy = policy.to(device)
+    set_precision(policy, precision)
+    return policy
 
 
 def _embedded(seed: int) -> SmolVLAPolicy:
@@ -119,7 +116,7 @@ def make_processors(
         }
         for feature, moments in statistics.items()
     }
-    policy.config.device = str(next(policy.parameters()).device)
+    policy.config.device = str(device_of(policy))
     return make_smolvla_pre_post_processors(policy.config, stats)
 
 

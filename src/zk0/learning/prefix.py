@@ -20,12 +20,16 @@ import torch.nn.functional as F
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.common.vla_utils import make_att_2d_masks
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from lerobot.policies.smolvla.smolvlm_with_expert import apply_rope
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor
 
+from zk0.learning.device import autocast
+
 Layer = Any  # a decoder layer of transformers' Llama
 KeysValues = tuple[Tensor, Tensor]  # each (batch, tokens, key-value heads, head dim)
+Rotation = tuple[Tensor, Tensor]  # cosines and signed sines, each (batch, tokens, 1, head dim)
+
+ROPE_WAVELENGTH = 10_000  # of lerobot's `apply_rope`, in both language model and expert
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def embed_images(policy: SmolVLAPolicy, batch: dict[str, Any]) -> ImageTokens:
     """Vision encoder and connector on all cameras of a batch."""
     images, present = policy.prepare_images(batch)
     backbone = policy.model.vlm_with_expert
-    embeddings = torch.stack([backbone.embed_image(image) for image in images], 1)
+    with autocast(policy):
+        embeddings = torch.stack([backbone.embed_image(image) for image in images], 1)
     return ImageTokens(embeddings, torch.stack(list(present), 1))
 
 
@@ -78,13 +83,14 @@ def embed_images(policy: SmolVLAPolicy, batch: dict[str, Any]) -> ImageTokens:
 def read_prefix(policy: SmolVLAPolicy, images: ImageTokens, batch: dict[str, Any]) -> Prefix:
     """The frozen language model on image tokens and the batch's instruction."""
     embeddings, mask = _join(policy, images, batch)
-    _, cache = policy.model.vlm_with_expert.forward(
-        attention_mask=make_att_2d_masks(mask, torch.zeros_like(mask)),
-        position_ids=torch.cumsum(mask, 1) - 1,
-        past_key_values=None,
-        inputs_embeds=[embeddings, None],
-        use_cache=True,
-    )
+    with autocast(policy):
+        _, cache = policy.model.vlm_with_expert.forward(
+            attention_mask=make_att_2d_masks(mask, torch.zeros_like(mask)),
+            position_ids=torch.cumsum(mask, 1) - 1,
+            past_key_values=None,
+            inputs_embeds=[embeddings, None],
+            use_cache=True,
+        )
     layers = [torch.stack([layer.keys, layer.values], 1) for layer in cache.layers]
     return Prefix(torch.stack(layers, 1).transpose(3, 4), mask)
 
@@ -136,8 +142,9 @@ def flow_losses(
     actions = policy.prepare_action(batch)
     mix = times[:, None, None]
     noisy, target = mix * noise + (1 - mix) * actions, noise - actions
-    memory = attend_state(policy, prefix, policy.prepare_state(batch))
-    velocity = predict_velocity(policy, memory, noisy, times)
+    with autocast(policy):
+        memory = attend_state(policy, prefix, policy.prepare_state(batch))
+        velocity = predict_velocity(policy, memory, noisy, times)
     action_dim = policy.config.action_feature.shape[0]
     return F.mse_loss(velocity, target, reduction="none")[:, :, :action_dim]
 
@@ -146,13 +153,19 @@ def flow_losses(
 def predict_action_chunk(
     policy: SmolVLAPolicy, prefix: Prefix, batch: dict[str, Any], noise: Tensor
 ) -> Tensor:
-    """`SmolVLAPolicy.predict_action_chunk` from a prefix, (batch, chunk, action dim)."""
-    memory = attend_state(policy, prefix, policy.prepare_state(batch))
-    actions = euler_integrate(
-        lambda noisy, times: predict_velocity(policy, memory, noisy, times),
-        noise,
-        policy.config.num_steps,
-    )
+    """`SmolVLAPolicy.predict_action_chunk` from a prefix, (batch, chunk, action dim).
+
+    Raises `ValueError` for a policy with real-time chunking, which guides the integration.
+    """
+    if policy.config.rtc_config is not None and policy.config.rtc_config.enabled:
+        raise ValueError("rtc_config (real-time chunking) is not supported")
+    with autocast(policy):
+        memory = attend_state(policy, prefix, policy.prepare_state(batch))
+        actions = euler_integrate(
+            lambda noisy, times: predict_velocity(policy, memory, noisy, times),
+            noise,
+            policy.config.num_steps,
+        )
     return actions[:, :, : policy.config.action_feature.shape[0]]
 
 
@@ -181,11 +194,11 @@ def attend_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor) -> Memory
     backbone, text = policy.model.vlm_with_expert, policy.model.vlm_with_expert.get_vlm_model()
     hidden = policy.model.state_proj(state)[:, None]  # (batch, 1, hidden)
     mask = F.pad(prefix.mask, (0, 1), value=True)
-    position = prefix.mask.sum(1, keepdim=True)
+    rotation = _rotation(prefix.mask.sum(1, keepdim=True), backbone)
     layers = []
     for index, layer in enumerate(text.text_model.layers[: backbone.num_vlm_layers]):
         query, key, value = _project(layer, hidden)
-        query, key = apply_rope(query, position), apply_rope(key, position)
+        query, key = _rotate(query, rotation), _rotate(key, rotation)
         keys, values = prefix.layer(index)
         keys = torch.cat([keys.to(key.dtype), key], 1)
         values = torch.cat([values.to(value.dtype), value], 1)
@@ -204,20 +217,21 @@ def predict_velocity(policy: SmolVLAPolicy, memory: Memory, noisy: Tensor, times
     past = memory.mask[:, None, :].expand(-1, steps, -1)
     causal = (order[:, None] >= order).expand(len(hidden), -1, -1)
     everything = torch.cat([past, causal], 2)
-    position = memory.mask.sum(1, keepdim=True) + order
+    behind = _rotation(memory.mask.sum(1, keepdim=True) + order, backbone)
+    alone = _rotation(order[None], backbone)
     for index, layer in _expert_layers(backbone):
         keys, values = memory.layers[index]
         if _is_self_attention(backbone, index):
             query, key, value = _project(layer, hidden)
-            query, key = apply_rope(query, position), apply_rope(key, position)
+            query, key = _rotate(query, behind), _rotate(key, behind)
             keys, values = torch.cat([keys, key], 1), torch.cat([values, value], 1)
             attended = _attend(query, keys, values, everything)
         else:
-            query = apply_rope(_query(layer, hidden), order[None])
+            query = _rotate(_query(layer, hidden), alone)
             keys, values = _translate(layer, keys, values)
             attended = _attend(query, keys, values, past)
         hidden = _finish(layer, hidden, attended)
-    return model.action_out_proj(backbone.lm_expert.norm(hidden).float())
+    return model.action_out_proj(_norm(backbone.lm_expert.norm, hidden)).float()
 
 
 def _expert_layers(backbone: Any) -> list[tuple[int, Layer]]:
@@ -234,14 +248,15 @@ def _is_self_attention(backbone: Any, index: int) -> bool:
 def _project(layer: Layer, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value (batch, tokens, heads, head dim) of a layer's input."""
     attention = layer.self_attn
-    normed = layer.input_layernorm(hidden).to(attention.q_proj.weight.dtype)
+    normed = _norm(layer.input_layernorm, hidden).to(attention.q_proj.weight.dtype)
     query, key, value = (p(normed) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
     return _heads(layer, query), _heads(layer, key), _heads(layer, value)
 
 
 def _query(layer: Layer, hidden: Tensor) -> Tensor:
     projection = layer.self_attn.q_proj
-    return _heads(layer, projection(layer.input_layernorm(hidden).to(projection.weight.dtype)))
+    normed = _norm(layer.input_layernorm, hidden).to(projection.weight.dtype)
+    return _heads(layer, projection(normed))
 
 
 def _translate(layer: Layer, keys: Tensor, values: Tensor) -> KeysValues:
@@ -251,6 +266,32 @@ def _translate(layer: Layer, keys: Tensor, values: Tensor) -> KeysValues:
         _heads(layer, attention.k_proj(keys.flatten(2).to(attention.k_proj.weight.dtype))),
         _heads(layer, attention.v_proj(values.flatten(2).to(attention.v_proj.weight.dtype))),
     )
+
+
+def _norm(module: Any, hidden: Tensor) -> Tensor:
+    """`LlamaRMSNorm` as the library's one operation, in float32 as there."""
+    return F.rms_norm(hidden.float(), module.weight.shape, module.weight, module.variance_epsilon)
+
+
+def _rotation(positions: Tensor, backbone: Any) -> Rotation:
+    """Rotary embedding of `positions` (batch, tokens), once for all layers.
+
+    RoPE (Su et al. 2021, arXiv:2104.09864, equation 34) in lerobot's layout: a head's first half
+    holds the pairs' first coordinates. Swapping the halves turns (x1, x2) into (x2, x1), which the
+    sines multiply with the signs (-, +).
+    """
+    half = backbone.lm_expert.layers[0].self_attn.head_dim // 2
+    steps = torch.arange(half, dtype=torch.float32, device=positions.device)
+    angles = positions[..., None].float() / ROPE_WAVELENGTH ** (steps / half)
+    sines, cosines = angles.sin(), angles.cos()
+    twice, signed = torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)
+    return twice[:, :, None], signed[:, :, None]
+
+
+def _rotate(heads: Tensor, rotation: Rotation) -> Tensor:
+    cosines, sines = rotation
+    x = heads.float()
+    return torch.addcmul(x * cosines, x.roll(x.shape[-1] // 2, -1), sines).to(heads.dtype)
 
 
 def _heads(layer: Layer, projected: Tensor) -> Tensor:
@@ -273,7 +314,7 @@ def _finish(layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
     """The rest of a transformer layer after its attention."""
     output = layer.self_attn.o_proj
     hidden = hidden + output(attended.to(output.weight.dtype))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return hidden + layer.mlp(_norm(layer.post_attention_layernorm, hidden))
 
 
 def loss_from_prefix(

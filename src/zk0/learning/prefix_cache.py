@@ -26,7 +26,9 @@ from loguru import logger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zk0.ahead import one_ahead
 from zk0.data.frames import Frames
+from zk0.learning.device import device_of, let_go_of_vision, upload, wake_vision
 from zk0.learning.frame_store import DamagedError, FrameStore, Layout
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.prefix import (
@@ -38,13 +40,16 @@ from zk0.learning.prefix import (
     require_frozen,
 )
 from zk0.paths import home
+from zk0.progress import counting
 
 Tier = Literal["prefix", "vision", "off"]
 CacheDtype = Literal["bfloat16", "float32"]
+Pixels = Mapping[str, NDArray[np.uint8]]  # images (frames, height, width, 3) by camera
 Instructions = Mapping[str, Tensor]  # tokens and their mask (frames, words), by lerobot's keys
 
 FILL_FRAMES = 32  # encoded together
 SHARE_OF_DISK = 0.5  # of what is free, where the user sets no limit
+SHARE_OF_GPU = 0.5  # of the free memory that one dataset's prefixes may take
 FORMAT = 1  # raised when the content of a record changes
 
 
@@ -82,7 +87,7 @@ def open_prefixes(
             logger.warning("prefix cache: no room for tier {} ({})", tier, error.strerror or error)
             continue
         if store is not None:
-            return Cached(encoder, tier, store)
+            return _serve(encoder, tier, store)
     if options.tier != "off":
         logger.warning("prefix cache: off for {}; every step runs the backbone", frames.slug)
     return Fresh(encoder)
@@ -102,10 +107,18 @@ class Encoder:
         self.frames = frames
         self.instructions = instructions
 
-    def encode(self, rows: NDArray[np.int64], tier: Tier) -> tuple[Tensor, Tensor]:
-        """Content and mask of the records of consecutive `rows`, straight from the videos."""
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.policy)
+
+    def decode_images(self, rows: NDArray[np.int64]) -> Pixels:
+        """Every camera's images of consecutive `rows`, straight from the videos."""
         videos = self.frames.videos
-        pixels = {camera: videos.decode(camera, rows) for camera in videos.cameras}
+        return {camera: videos.decode(camera, rows) for camera in videos.cameras}
+
+    def encode(self, rows: NDArray[np.int64], pixels: Pixels, tier: Tier) -> tuple[Tensor, Tensor]:
+        """Content and mask of the records of `rows`, which show `pixels`."""
+        wake_vision(self.policy)
         batch = {**self.words(rows), **self._images(pixels)}
         if tier == "vision":
             images = embed_images(self.policy, batch)
@@ -115,31 +128,29 @@ class Encoder:
 
     def decode(self, rows: NDArray[np.int64], tier: Tier, content: Tensor, mask: Tensor) -> Prefix:
         """The prefix from records of `tier`."""
-        device = self.policy.model.state_proj.weight.device
-        content = content.to(device, non_blocking=True)
-        mask = mask.to(device, non_blocking=True)
+        content = content.to(self.device, non_blocking=True)
+        mask = mask.to(self.device, non_blocking=True)
         if tier == "prefix":
             return Prefix(content, mask)
+        wake_vision(self.policy)
         images = ImageTokens(content.to(self.policy.model.state_proj.weight.dtype), mask)
         return read_prefix(self.policy, images, self.words(rows))
 
     def encode_kept(self, rows: NDArray[np.int64]) -> Prefix:
         """The prefix of any `rows`, from images that are decoded once and kept."""
+        wake_vision(self.policy)
         kept = self.frames.videos.kept
         pixels = {camera: images[rows] for camera, images in kept.items()}
         return encode_prefix(self.policy, {**self.words(rows), **self._images(pixels)})
 
     def words(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        return {
-            key: column[torch.from_numpy(rows).to(column.device)]
-            for key, column in self.instructions.items()
-        }
+        index = upload(rows, self.device)
+        return {key: column[index] for key, column in self.instructions.items()}
 
-    def _images(self, pixels: Mapping[str, NDArray[np.uint8]]) -> dict[str, Tensor]:
+    def _images(self, pixels: Pixels) -> dict[str, Tensor]:
         """As lerobot's items hold them: float32 (frames, 3, height, width) in [0, 1]."""
-        device = self.policy.model.state_proj.weight.device
         return {
-            camera: torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+            camera: upload(images, self.device).permute(0, 3, 1, 2).float() / 255
             for camera, images in pixels.items()
         }
 
@@ -158,6 +169,7 @@ class Encoder:
             "markers": config.add_image_special_tokens,
             "layers": config.num_vlm_layers,
             "words": hash_arrays(words),
+            "mixed precision": config.use_amp,
             "backbone": hash_backbone(self.policy),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
@@ -188,12 +200,15 @@ class Cached:
     store: FrameStore
 
     def take(self, rows: NDArray[np.int64]) -> Prefix:
+        return self.encoder.decode(rows, self.tier, *self.read(rows))
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Content and mask of any `rows`; damaged records are made again."""
         try:
-            content, mask = self.store.read(rows)
+            return self.store.read(rows, pinned=self.encoder.device.type == "cuda")
         except DamagedError as damage:
             self._repair(damage)
-            return self.take(rows)
-        return self.encoder.decode(rows, self.tier, content, mask)
+            return self.read(rows)
 
     def _repair(self, damage: DamagedError) -> None:
         name = self.encoder.frames.slug
@@ -201,6 +216,50 @@ class Cached:
         with _locked(self.store.folder):
             self.store.forget(damage.rows)
             fill(self.store, self.encoder, self.tier)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One of the tiers, whole in the device's memory."""
+
+    encoder: Encoder
+    tier: Tier
+    content: Tensor
+    mask: Tensor
+
+    def take(self, rows: NDArray[np.int64]) -> Prefix:
+        index = upload(rows, self.encoder.device)
+        return self.encoder.decode(rows, self.tier, self.content[index], self.mask[index])
+
+
+def _serve(encoder: Encoder, tier: Tier, store: FrameStore) -> Prefixes:
+    """The store's prefixes: from the GPU's memory where all fit there, else from the disk's."""
+    cached = Cached(encoder, tier, store)
+    device = encoder.device
+    if device.type == "cuda":
+        if tier == "prefix":
+            let_go_of_vision(encoder.policy)
+        free, _ = torch.cuda.mem_get_info(device)
+        if store.folder in _RESIDENT or store.layout.total_bytes <= SHARE_OF_GPU * free:
+            return make_resident(cached)
+    return cached
+
+
+def make_resident(cached: Cached) -> Resident:
+    """Copy all records to the device, once in a process however often they are asked for."""
+    folder = cached.store.folder
+    if folder not in _RESIDENT:
+        layout, device = cached.store.layout, cached.encoder.device
+        parts = [
+            [part.to(device, non_blocking=True) for part in cached.read(rows)]
+            for rows in _runs(np.arange(layout.frames), FILL_FRAMES)
+        ]
+        content, mask = (torch.cat(column) for column in zip(*parts, strict=True))
+        _RESIDENT[folder] = content, mask
+    return Resident(cached.encoder, cached.tier, *_RESIDENT[folder])
+
+
+_RESIDENT: dict[Path, tuple[Tensor, Tensor]] = {}
 
 
 def _open_store(encoder: Encoder, tier: Tier, options: CacheOptions) -> FrameStore | None:
@@ -239,7 +298,8 @@ def _create(folder: Path, layout: Layout) -> FrameStore:
 
 def _measure(encoder: Encoder, tier: Tier, dtype: CacheDtype) -> Layout:
     """The shape of a record, from the first frame's."""
-    content, mask = encoder.encode(np.arange(1), tier)
+    first = np.arange(1)
+    content, mask = encoder.encode(first, encoder.decode_images(first), tier)
     frames = len(encoder.frames.episodes)
     return Layout(frames, tuple(content.shape[1:]), tuple(mask.shape[1:]), dtype)
 
@@ -265,8 +325,11 @@ def fill(store: FrameStore, encoder: Encoder, tier: Tier) -> None:
     if not len(missing):
         return
     start = time.perf_counter()
-    for rows in _runs(missing, FILL_FRAMES):
-        store.write(rows, *encoder.encode(rows, tier))
+    runs = one_ahead(lambda rows: (rows, encoder.decode_images(rows)), _runs(missing, FILL_FRAMES))
+    with counting(len(missing), f"prefix cache of {encoder.frames.slug}") as advance:
+        for rows, pixels in runs:
+            store.write(rows, *encoder.encode(rows, pixels, tier))
+            advance(len(rows))
     seconds = time.perf_counter() - start
     logger.info(
         "prefix cache of {}: {} frames in {:.1f} s ({:.0f} frames/s)",

@@ -1,7 +1,9 @@
 """A client's local steps: SmolVLA's flow-matching loss plus FedProx's proximal term."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
 from zk0.errors import Zk0Error
 from zk0.learning.batches import Batches
+from zk0.learning.device import device_of, upload
 from zk0.learning.prefix import loss_from_prefix
 
 
@@ -41,13 +44,19 @@ def count_steps(frames: int, batch_size: int, local_epochs: int, local_steps: in
 
 
 def train(
-    policy: SmolVLAPolicy, batches: Batches, local: LocalSteps, seed: list[int]
+    policy: SmolVLAPolicy,
+    batches: Batches,
+    local: LocalSteps,
+    seed: list[int],
+    compiled: bool = False,
 ) -> LocalResult:
     """Train the policy's trainable parameters in place, from their present (global) values.
 
     AdamW and gradient clipping are as SmolVLA presets them; `seed` fixes data order, noise and flow
-    times. Raises `Zk0Error` when the loss stops being finite.
+    times. Nothing in the loop waits for the device. Raises `Zk0Error` when the loss stops being
+    finite.
     """
+    loss_of = _compile_loss() if compiled else loss_from_prefix
     parameters = [p for p in policy.parameters() if p.requires_grad]
     anchors = [p.detach().clone() for p in parameters]
     optimizer, max_norm = build_optimizer(policy, parameters, local.learning_rate)
@@ -55,10 +64,9 @@ def train(
     losses = []
     policy.train()
     start = time.perf_counter()
-    for positions in order:
-        batch, prefix = batches.take(positions)
-        noise, flow_times = draw_noise(policy, len(positions), generator)
-        loss = loss_from_prefix(policy, prefix, batch, noise, flow_times)
+    for batch, prefix in batches.stream(order):
+        noise, flow_times = draw_noise(policy, len(prefix.mask), generator)
+        loss = loss_of(policy, prefix, batch, noise, flow_times)
         optimizer.zero_grad()
         loss.backward()
         add_proximal_gradient(parameters, anchors, local.proximal_mu)
@@ -67,6 +75,12 @@ def train(
         losses.append(loss.detach())
     seconds = time.perf_counter() - start
     return _summarise(torch.stack(losses).cpu(), parameters, anchors, local, seconds)
+
+
+@lru_cache(maxsize=1)
+def _compile_loss() -> Callable[..., torch.Tensor]:
+    """`loss_from_prefix` through `torch.compile`: kernels for the process's life, made once."""
+    return torch.compile(loss_from_prefix)
 
 
 def build_optimizer(
@@ -85,6 +99,7 @@ def build_optimizer(
     return optimizer, preset.grad_clip_norm
 
 
+@torch.no_grad()
 def add_proximal_gradient(
     parameters: list[torch.nn.Parameter], anchors: list[torch.Tensor], mu: float
 ) -> None:
@@ -92,9 +107,17 @@ def add_proximal_gradient(
 
     FedProx, Li et al. 2020 (arXiv:1812.06127), equation 2.
     """
-    for parameter, anchor in zip(parameters, anchors, strict=True):
-        if mu and parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+    moved = [
+        (parameter, parameter.grad, anchor)
+        for parameter, anchor in zip(parameters, anchors, strict=True)
+        if mu and parameter.grad is not None
+    ]
+    if moved and moved[0][0].is_cuda:  # a kernel for all of them; on a CPU it only takes memory
+        weights, gradients, starts = map(list, zip(*moved, strict=True))
+        torch._foreach_add_(gradients, torch._foreach_sub(weights, starts), alpha=mu)
+        return
+    for parameter, gradient, anchor in moved:
+        gradient.add_(parameter - anchor, alpha=mu)
 
 
 def draw_noise(
@@ -105,10 +128,11 @@ def draw_noise(
     Times follow 0.001 + 0.999 * Beta(1.5, 1), as in `VLAFlowMatching.sample_time`; Beta(a, 1) is
     U^(1/a) by inversion of its distribution function x^a.
     """
-    config, device = policy.config, next(policy.parameters()).device
+    config, device = policy.config, device_of(policy)
     noise = torch.randn(count, config.chunk_size, config.max_action_dim, generator=generator)
     uniform = torch.rand(count, generator=generator)
-    return noise.to(device), (0.001 + 0.999 * uniform ** (1 / 1.5)).to(device)
+    times = 0.001 + 0.999 * uniform ** (1 / 1.5)
+    return upload(noise.numpy(), device), upload(times.numpy(), device)
 
 
 def _shuffle(frames: int, local: LocalSteps, seed: list[int]) -> list[np.ndarray]:

@@ -3,8 +3,10 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from copy import deepcopy
+from typing import Any, Protocol, Self
 
 from loguru import logger
 
@@ -35,6 +37,16 @@ class History:
         self.server_losses: dict[str, dict[int, float]] = defaultdict(dict)
         self.client_losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._clients: dict[tuple[int, int], dict[str, Any]] = {}
+        self._painter = ThreadPoolExecutor(1)  # a chart takes a quarter of a second
+        self._painted: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the last chart."""
+        self._painter.shutdown()
+        self._look_at_chart()
 
     def add_training(self, server_round: int, who: Participant, metrics: Mapping[str, Any]) -> None:
         self._add(server_round, who, "train", metrics)
@@ -103,9 +115,18 @@ class History:
             {"rounds": [{"round": number, **content} for number, content in self.rounds.items()]},
         )
         self.folder.write("server/policy_loss_history.json", self._loss_history())
-        loss_chart(
-            self.folder.path / "server" / "policy_loss.png", self.server_losses, self.client_losses
+        self._look_at_chart()
+        self._painted = self._painter.submit(
+            loss_chart,
+            self.folder.path / "server" / "policy_loss.png",
+            deepcopy(self.server_losses),
+            deepcopy(self.client_losses),
         )
+
+    def _look_at_chart(self) -> None:
+        """Raise what went wrong in drawing the last one."""
+        if self._painted is not None:
+            self._painted.result()
 
     def _loss_history(self) -> dict[str, dict[str, float]]:
         """Losses by the true round: only rounds that were evaluated appear."""
