@@ -56,7 +56,7 @@ def report(outputs: Path, start: float) -> None:
     phases: Counter[str] = Counter()
     for content in rounds[1:]:
         phases.update(content["seconds"])
-    transport = phases.pop("train") - steps
+    transport = phases.pop("train") - steps - phases["aggregate"]
     wall = end - ready
     print(f"cores: {os.cpu_count()}, rounds: {len(rounds) - 1}")
     print(f"start, until the evaluation before round 1 was done: {ready - start:.1f} s")

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from train_step import SHAPES, build_policy, synchronise
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from train_step import SHAPES, WORDS, build_policy, synchronise
 
 from zk0.data.frames import open_frames
 from zk0.data.sources import Source, fetch
-from zk0.learning.device import set_precision
+from zk0.learning.device import device_of, set_precision
 from zk0.learning.frame_store import FrameStore, Layout
-from zk0.learning.policy import make_processors
 from zk0.learning.prefix import encode_prefix
 from zk0.learning.prefix_cache import FILL_FRAMES, Encoder, fill
 
@@ -55,10 +55,9 @@ def open_encoder(options: argparse.Namespace) -> Encoder:
     policy = build_policy(options.size, torch.device(options.device))
     set_precision(policy, "auto")
     frames = open_frames(fetch(Source("sim", options.dataset)), options.dataset)
-    preprocess, _ = make_processors(policy, frames.statistics)
-    processed = preprocess({"task": list(frames.tasks)})
-    words = {key: value for key, value in processed.items() if "language" in key}
-    return Encoder(policy, frames, words)
+    words = torch.ones(len(frames), WORDS, dtype=torch.long, device=device_of(policy))
+    instructions = {OBS_LANGUAGE_TOKENS: words, OBS_LANGUAGE_ATTENTION_MASK: words.bool()}
+    return Encoder(policy, frames, instructions)
 
 
 def time_fill(encoder: Encoder, frames: int) -> float:
@@ -75,10 +74,10 @@ def time_fill(encoder: Encoder, frames: int) -> float:
 
 def encode_all(encoder: Encoder, frames: int) -> float:
     """Seconds of vision and language on as many images, in the fill's batches."""
-    rows = encoder.frames.selection[:FILL_FRAMES]
+    rows = encoder.frames.selection[: min(frames, FILL_FRAMES)]
     batch = {**encoder.words(rows), **encoder._images(encoder.decode_images(rows))}
     start = time.perf_counter()
-    for _ in range(0, frames, FILL_FRAMES):
+    for _ in range(0, frames, len(rows)):
         encode_prefix(encoder.policy, batch)
     synchronise(encoder.device)
     return time.perf_counter() - start

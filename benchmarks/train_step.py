@@ -8,8 +8,8 @@ its own. lerobot's step is `lerobot_train.update_policy` without accelerator and
 backward, clipping over all parameters, the preset's AdamW, and the values read back for its log.
 zk0's has the same clipping and AdamW, fused, and reads nothing back. With `--precision auto` each
 has its own default: lerobot float32, zk0 what `precision = "auto"` means on the device. The prefix
-is made before, once per frame: its cost is printed by itself. Other processes on the same cores slow both sides
-down, and by tens of times where OpenMP's threads wait for one another: see the ranges.
+is made before, once per frame: its cost is printed by itself. Other processes on the same cores
+slow both sides down, by tens of times where OpenMP threads wait for one another: see the ranges.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,19 @@ class Flower:
         return log
 
     def call(self, *run_config: str) -> subprocess.CompletedProcess[str]:
-        settings = [part for setting in run_config for part in ("--run-config", setting)]
-        return self._flwr("run", str(self.app), CONNECTION, "--stream", *settings)
+        return self._flwr("run", str(self.app), CONNECTION, "--stream", *_as_options(run_config))
+
+    def start(self, *run_config: str) -> None:
+        """`flwr run` that comes back as soon as the run has begun."""
+        done = self._flwr("run", str(self.app), CONNECTION, *_as_options(run_config))
+        assert "Successfully started run" in done.stdout + done.stderr, done
+
+    def kill_server(self) -> None:
+        """`kill -9` the process that ServerApp and Ray's driver share, in all runs."""
+        for superlink in _superlinks(self.environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]):
+            for process in superlink.children(recursive=True):
+                if process.name() == "flwr-simulation":
+                    process.kill()
 
     def status(self, run_id: str) -> str:
         listed = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
@@ -57,14 +68,23 @@ class Flower:
 
 
 @contextmanager
-def flower_at(folder: Path, clients: Sequence[Path], server: Sequence[Path]) -> Iterator[Flower]:
-    """The project as an app with these datasets, on a SuperLink that ends with the block."""
-    control, http = _free_ports(2)
+def flower_at(
+    folder: Path,
+    clients: Sequence[Path],
+    server: Sequence[Path],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Flower]:
+    """The project as an app with these datasets, on a SuperLink that ends with the block.
+
+    All its processes, Ray's too, have the `environment` beside the usual one.
+    """
+    control, http = (str(port) for port in _free_ports(2))
     environment = {
         **os.environ,
+        **(environment or {}),
         "FLWR_HOME": str(folder / "flwr"),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(control),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(http),
+        "FLWR_LOCAL_CONTROL_API_PORT": control,
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": http,
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -115,12 +135,22 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _end(port: int) -> None:
-    """End the SuperLink that `flwr run` left behind, with everything it started."""
+def _as_options(run_config: Sequence[str]) -> list[str]:
+    return [part for setting in run_config for part in ("--run-config", setting)]
+
+
+def _superlinks(port: str) -> Iterator[psutil.Process]:
+    """The SuperLink that `flwr run` started on this port, where it still runs."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if str(port) in command and any("flower-superlink" in part for part in command):
-            family = [process, *process.children(recursive=True)]
-            for member in family:
-                member.kill()
-            psutil.wait_procs(family, timeout=10)
+        if port in command and any("flower-superlink" in part for part in command):
+            yield process
+
+
+def _end(port: str) -> None:
+    """End the SuperLink that `flwr run` left behind, with everything it started."""
+    for superlink in _superlinks(port):
+        family = [superlink, *superlink.children(recursive=True)]
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family, timeout=10)

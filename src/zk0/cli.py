@@ -2,14 +2,20 @@
 needs them, so that `zk0 --help` answers at once and on a machine without them."""
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from zk0.errors import Zk0Error
+
+if TYPE_CHECKING:
+    from zk0.config import Config
+    from zk0.federation.plan import Outcome
+    from zk0.federation.schedules import RoundPlan, ScheduleSettings
 
 app = typer.Typer(
     help="Federated fine-tuning of SmolVLA on SO-100/SO-101 arms.",
@@ -53,6 +59,76 @@ def check_config(
     for dataset in datasets.server:
         table.add_row("server", dataset.source)
     Console().print(table)
+
+
+@app.command("schedule")
+def show_schedule(
+    app_folder: Annotated[Path, typer.Option("--app", help="The app's folder.")] = Path(),
+    run_config: Annotated[
+        list[str] | None, typer.Option("--run-config", "-c", help="As for flwr run; repeatable.")
+    ] = None,
+    losses: Annotated[
+        Path | None, typer.Option(help="A run folder, or a JSON list of losses from round 0 on.")
+    ] = None,
+    png: Annotated[Path, typer.Option(help="Where the chart goes.")] = Path("schedule.png"),
+) -> None:
+    """Print and draw each round's learning rate and mu, without training."""
+    from zk0.config import load, parse_overrides
+    from zk0.federation.plan import preview_rate, read_outcomes, schedule_settings, simulate
+    from zk0.record.charts import schedule_chart
+
+    config, _ = load(app_folder, parse_overrides(run_config or []))
+    settings = schedule_settings(config, preview_rate(config))
+    outcomes = read_outcomes(losses, settings.num_rounds) if losses else []
+    plans = simulate(settings, outcomes)
+    for line in _schedule_premises(config, settings, outcomes):
+        print(line)
+    Console().print(_schedule_table(plans))
+    try:
+        schedule_chart(png, plans)
+    except OSError as error:
+        raise Zk0Error(
+            f"--png: {png} cannot be written ({error.strerror}). Name a file in a folder that is "
+            "there."
+        ) from None
+    print(f"chart: {png.absolute()}")
+
+
+def _schedule_premises(
+    config: "Config", settings: "ScheduleSettings", outcomes: "Sequence[Outcome]"
+) -> Iterator[str]:
+    """What a schedule is computed from, in sentences."""
+    switches = {
+        "adjust-globally": settings.adjust_globally,
+        "dynamic-mu": settings.dynamic_mu,
+        "boost-hard-clients": settings.boost_hard_clients,
+    }
+    parts = [f"{key} {'on' if on else 'off'}" for key, on in switches.items()]
+    yield f"preset {config.preset}: {settings.lr_schedule}, {', '.join(parts)}"
+    if not config.initial_lr:
+        yield (
+            f"initial-lr 0: assuming {settings.initial_lr:g} for model-name "
+            f'"{config.model_name}"; a run takes the rate that its model comes with'
+        )
+    if not outcomes:
+        yield "losses: none, so that no rule acts"
+        return
+    server = sum(outcome.server_loss is not None for outcome in outcomes)
+    clients = sum(len(outcome.client_losses) for outcome in outcomes)
+    yield f"losses: {server} of the server, {clients} of clients"
+
+
+def _schedule_table(plans: "Sequence[tuple[int, RoundPlan]]") -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in ("round", "learning rate", "mu"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("boosted clients", overflow="fold")
+    table.add_column("rules", overflow="fold")
+    for number, plan in plans:
+        boosted = [f"{client}: {rate:.3e}" for client, rate in sorted(plan.boosted.items())]
+        rate, mu = f"{plan.learning_rate:.3e}", f"{plan.proximal_mu:.3e}"
+        table.add_row(str(number), rate, mu, ", ".join(boosted), ", ".join(plan.rules))
+    return table
 
 
 @data_app.command("prepare")

@@ -1,5 +1,9 @@
 """Flower's door to a client: unpack the message, call the node, pack the reply."""
 
+import faulthandler
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from loguru import logger
@@ -9,6 +13,8 @@ from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
     Introduction,
+    close_variates,
+    open_variates,
     pack_evaluation,
     pack_introduction,
     pack_training,
@@ -43,19 +49,36 @@ def train(message: Message, context: Context) -> Message:
     """Run the local steps from the global arrays."""
     node, task = _open_node(context), unpack_assignment(message)
     logger.info("round {}: training on {}", task.server_round, node.source.slug)
-    seed = [node.config.seed, _order(context), task.server_round]
-    arrays, result = node.fit(
-        unpack_arrays(message), task.statistics, task.learning_rate, task.proximal_mu, seed
-    )
-    return Message(pack_training(arrays, result, task, len(node.training_frames)), reply_to=message)
+    with ends_within(task.timeout):
+        variates = open_variates(message.content, context.state)
+        seed = [node.config.seed, _order(context), task.server_round]
+        rates = task.learning_rate, task.final_learning_rate
+        arrays, result = node.fit(
+            unpack_arrays(message.content), task.statistics, rates, task.proximal_mu, seed, variates
+        )
+        control = close_variates(variates, context.state)
+    frames = len(node.training_frames)
+    return Message(pack_training(arrays, result, task, frames, control), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global arrays on the held-out episodes."""
     node, task = _open_node(context), unpack_assignment(message)
-    result = node.evaluate(unpack_arrays(message), task.statistics)
+    with ends_within(task.timeout):
+        result = node.evaluate(unpack_arrays(message.content), task.statistics)
     return Message(pack_evaluation(result), reply_to=message)
+
+
+@contextmanager
+def ends_within(seconds: float) -> Iterator[None]:
+    """End this process where the block takes longer: the server has given it up by then, and a
+    simulation's or SuperNode's place would stay taken. Works where Python itself hangs."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _open_node(context: Context) -> Node:

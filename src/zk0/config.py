@@ -23,6 +23,9 @@ def _hyphenate(name: str) -> str:
     return name.replace("_", "-")
 
 
+Switch = Literal["auto", "on", "off"]  # "auto" leaves it to the preset
+
+
 class Config(BaseModel):
     """The run-config keys (hyphenated there); pyproject.toml says what each one means."""
 
@@ -36,6 +39,33 @@ class Config(BaseModel):
     batch_size: int = Field(ge=1, le=65_536)
     initial_lr: float = Field(ge=0, le=1)
     proximal_mu: float = Field(ge=0)
+    strategy: Literal[
+        "fedprox", "fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"
+    ]
+    server_learning_rate: float = Field(ge=0)
+    server_momentum: float = Field(ge=0, lt=1)
+    server_beta_2: float = Field(ge=0, lt=1)
+    server_tau: float = Field(gt=0)
+    preset: Literal["static", "dynamic"]
+    lr_schedule: Literal["auto", "constant", "cosine", "cosine_warm_restarts", "reduce_on_plateau"]
+    local_schedule: Literal["constant", "cosine"]
+    eta_min: float = Field(ge=0, le=1)
+    t_0: int = Field(ge=1)
+    t_mult: int = Field(ge=1)
+    stall_patience: int = Field(ge=1)
+    adjust_globally: Switch
+    adjust_window: int = Field(ge=2)
+    spike_threshold: float = Field(ge=0)
+    divergence_threshold: float = Field(ge=0)
+    stall_threshold: float = Field(ge=0)
+    dynamic_mu: Switch
+    mu_min: float = Field(ge=0)
+    mu_decay: float = Field(gt=0, le=1)
+    mu_adjust_factor: float = Field(ge=0)
+    loss_std_threshold: float = Field(ge=0)
+    boost_hard_clients: Switch
+    high_loss_multiplier: float = Field(ge=0)
+    lr_boost_factor: float = Field(ge=1)
     normalization: Literal["federated", "local"]
     model_name: str = Field(min_length=1)
     eval_episodes: int = Field(ge=1)
@@ -45,7 +75,15 @@ class Config(BaseModel):
     fraction_evaluate: float = Field(ge=0, le=1)
     min_train_nodes: int = Field(ge=1)
     min_available_nodes: int = Field(ge=1)
+    max_update_norm: float = Field(ge=0)
+    max_void_rounds: int = Field(ge=1)
+    round_timeout: float = Field(gt=0)
+    early_stop_rounds: int = Field(ge=0)
+    target_loss: float = Field(ge=0)
     checkpoint_interval: int = Field(ge=0)
+    keep_checkpoints: int = Field(ge=1)
+    resume: str
+    start_from: str
     seed: int = Field(ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16"]

@@ -13,7 +13,7 @@ from zk0.data.sources import Source, fetch
 from zk0.data.statistics import Moments
 from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
 from zk0.learning.batches import Batches
-from zk0.learning.device import Precision, select_device
+from zk0.learning.device import Precision, device_of, select_device
 from zk0.learning.policy import (
     Arrays,
     build_policy,
@@ -23,6 +23,7 @@ from zk0.learning.policy import (
     set_trainable,
 )
 from zk0.learning.prefix_cache import CacheOptions
+from zk0.learning.scaffold import ControlVariates
 from zk0.learning.training import LocalResult, LocalSteps, count_steps, train
 
 
@@ -84,18 +85,23 @@ class Node:
         self,
         arrays: Arrays,
         statistics: Mapping[str, Moments],
-        learning_rate: float,
+        rates: tuple[float, float],
         proximal_mu: float,
         seed: list[int],
+        variates: ControlVariates | None = None,
     ) -> tuple[dict[str, torch.Tensor], LocalResult]:
-        """Train from the global `arrays`; the trained arrays and what the steps did."""
+        """Train from the global `arrays`, the learning rate going from the first to the second of
+        `rates`; the trained arrays and what the steps did."""
         config, batches = self.config, self._batches(statistics, held_out=False)
         set_trainable(self.policy, arrays)
         steps = count_steps(
             len(batches), config.batch_size, config.local_epochs, config.local_steps
         )
-        local = LocalSteps(steps, config.batch_size, learning_rate, proximal_mu)
-        result = train(self.policy, batches, local, seed, compiled=config.compile == "on")
+        local = LocalSteps(steps, config.batch_size, rates[0], proximal_mu, rates[1])
+        compiled = config.compile == "on"
+        if variates is not None:
+            variates.to(device_of(self.policy))
+        result = train(self.policy, batches, local, seed, compiled, variates)
         return get_trainable(self.policy), result
 
     def evaluate(self, arrays: Arrays, statistics: Mapping[str, Moments]) -> PolicyLoss:

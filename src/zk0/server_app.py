@@ -4,7 +4,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from loguru import logger
 
-from zk0.config import app_folder, load
+from zk0.config import Config, app_folder, load
 from zk0.errors import Zk0Error
 from zk0.federation.federate import federate
 from zk0.federation.provenance import check_code
@@ -14,12 +14,19 @@ from zk0.record.run_folder import RunFolder
 app = ServerApp()
 
 
+def open_folder(config: Config) -> RunFolder:
+    """A new folder, or that of the run to resume."""
+    if config.resume:
+        return RunFolder.reopen(config.output_dir, config.resume)
+    return RunFolder.create(config.output_dir)
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One federated run, recorded in its own folder."""
     check_code(app_folder())
     config, datasets = load(app_folder(), context.run_config)
-    folder = RunFolder.create(config.output_dir)
+    folder = open_folder(config)
     with logging_to(folder.path / "simulation.log"):
         logger.info("outputs: {}", folder.path)
         try:

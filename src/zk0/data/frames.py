@@ -86,15 +86,17 @@ class Videos:
         """`rows` of one episode."""
         episode = int(self.episodes[rows[0]])
         start = self.metadata.episodes[episode][f"videos/{camera}/from_timestamp"]
-        path = self.metadata.root / self.metadata.get_video_file_path(episode, camera)
+        root, video = self.metadata.root, self.metadata.get_video_file_path(episode, camera)
         when = start + self.timestamps[rows].astype(np.float64)
         try:
-            pixels = decode_video_frames(path, when.tolist(), TOLERANCE_S, return_uint8=True)
+            pixels = decode_video_frames(
+                root / video, when.tolist(), TOLERANCE_S, return_uint8=True
+            )
         except (OSError, ValueError, RuntimeError, IndexError) as error:
             frame = rows[0] - np.searchsorted(self.episodes, episode)
             raise Zk0Error(
-                f"{path}: frame {frame} or a later one of episode {episode} cannot be decoded "
-                f"({str(error).splitlines()[0]}). Re-record or remove the episode."
+                f"{root.name}/{video}: frame {frame} or a later one of episode {episode} cannot be "
+                f"decoded ({str(error).splitlines()[0]}). Re-record or remove the episode."
             ) from error
         return pixels.permute(0, 2, 3, 1).numpy()
 

@@ -1,33 +1,43 @@
 """One federated run, from the clients' introductions to the last checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from flwr.app import ArrayRecord, MetricRecord
+import torch
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from loguru import logger
 
 from zk0.config import Config, Datasets
 from zk0.data.frames import Frames
 from zk0.data.statistics import Moments, pool_statistics
+from zk0.errors import Zk0Error
 from zk0.evaluation.unseen import Unseen, composite, to_json
+from zk0.federation.plan import schedule_settings
+from zk0.federation.resume import Kept, pack_state, unpack_state
 from zk0.federation.roster import Client, meet_clients
-from zk0.federation.strategy import RecordedFedProx
-from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import get_trainable, set_trainable
+from zk0.federation.rounds import Progress, Rounds
+from zk0.federation.schedules import begin
+from zk0.federation.server_optimizer import ServerOptimizer, open_server_optimizer
+from zk0.federation.simulation import heal_actor_pool
+from zk0.federation.state import State, load_state, save_state
+from zk0.learning.policy import get_trainable, load_trainable, set_trainable
+from zk0.learning.scaffold import zeros_like
 from zk0.node import cache_options, warm_frames, warm_policy
-from zk0.record.checkpoint import save_checkpoint
+from zk0.record.background import Background
+from zk0.record.checkpoint import forget_after, save_checkpoint
 from zk0.record.history import History
 from zk0.record.run_folder import RunFolder, describe_software
 from zk0.record.trackers import open_tracker
-
-ROUND_TIMEOUT_S = 24 * 3600.0
 
 
 def federate(
     grid: Grid, config: Config, datasets: Datasets, folder: RunFolder, flower_run_id: int
 ) -> None:
-    """Run all rounds; raises `Zk0Error` where the run cannot begin or go on."""
+    """Run all rounds, or those that a resumed run has left; raises `Zk0Error` where the run cannot
+    begin or go on."""
     policy = warm_policy(config)
     frames = {dataset.parsed.slug: warm_frames(dataset.parsed) for dataset in datasets.server}
     unseen = Unseen(
@@ -36,73 +46,144 @@ def federate(
     clients = meet_clients(
         grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
     )
-    folder.write("config.json", describe_run(config, datasets, clients, frames, flower_run_id))
+    heal_actor_pool()
+    state = load_state(folder.path) if config.resume else None
+    description = describe_run(config, datasets, clients, frames, flower_run_id)
+    folder.describe(description, resumed_after=state.server_round if state else None)
     with (
         open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
-        History(folder, tracker) as history,
+        Background() as background,
     ):
-        statistics = pool_statistics([client.introduction.statistics for client in clients])
-        rounds = Rounds(config, unseen, statistics, history)
-        learning_rate = config.initial_lr or policy.config.optimizer_lr
-        strategy = RecordedFedProx(config, learning_rate, clients, statistics, history)
-        strategy.start(
-            grid,
-            ArrayRecord(get_trainable(policy)),
-            config.num_server_rounds,
-            ROUND_TIMEOUT_S,
-            evaluate_fn=rounds.close,
-        )
+        history = History(folder, tracker, background)
+        Federation(grid, config, unseen, clients, history, state).run()
         logger.info("{}", verdict(history.server_losses))
 
 
-class Rounds:
-    """What the server does with the global arrays at the end of each round, 0 being the start."""
+class Federation:
+    """The parts of a run put together, new or as a `state` left them."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: Config,
+        unseen: Unseen,
+        clients: Sequence[Client],
+        history: History,
+        state: State | None,
+    ) -> None:
+        policy = unseen.policy
+        self.settings = schedule_settings(config, config.initial_lr or policy.config.optimizer_lr)
+        self.optimizer = open_server_optimizer(
+            config.strategy,
+            config.server_learning_rate,
+            config.server_momentum,
+            config.server_beta_2,
+            config.server_tau,
+        )
+        statistics: Mapping[str, Moments]
+        if state is None:
+            statistics = pool_statistics([client.introduction.statistics for client in clients])
+            self.progress = self._start(config, policy)
+        else:
+            self.progress, statistics = self._resume(config, state, clients, history)
+        server = ServerSide(config, unseen, clients, statistics, self.optimizer, history)
+        self.rounds = Rounds(
+            grid, config, self.settings, self.optimizer, clients, statistics, server, history
+        )
+
+    def run(self) -> None:
+        self.rounds.run(self.progress)
+
+    def _start(self, config: Config, policy: SmolVLAPolicy) -> Progress:
+        arrays = get_trainable(policy)
+        if config.start_from:
+            arrays = load_trainable(policy, config.start_from)
+            logger.info("starting from the weights of {}", config.start_from)
+        schedule, _ = begin(self.settings)
+        control = _pack(zeros_like(arrays)) if config.strategy == "scaffold" else None
+        return Progress(0, _pack(arrays), control, schedule)
+
+    def _resume(
+        self, config: Config, state: State, clients: Sequence[Client], history: History
+    ) -> tuple[Progress, Mapping[str, Moments]]:
+        kept = unpack_state(state, config, clients)
+        self.optimizer.restore(dict(state.optimizer))
+        history.restore(kept.history)
+        forget_after(history.folder.path / "models", state.server_round)
+        logger.info("going on after round {} in {}", state.server_round, history.folder.path)
+        return kept.progress, kept.statistics
+
+
+def _pack(arrays: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    return ArrayRecord({name: tensor.cpu() for name, tensor in arrays.items()})
+
+
+class ServerSide:
+    """What the server itself does with the global arrays: evaluate, save, keep the state."""
 
     def __init__(
         self,
         config: Config,
         unseen: Unseen,
+        clients: Sequence[Client],
         statistics: Mapping[str, Moments],
+        optimizer: ServerOptimizer,
         history: History,
     ) -> None:
         self.config = config
         self.unseen = unseen
+        self.clients = clients
         self.statistics = statistics
-        self.datasets = unseen.normalised(statistics)
+        self.optimizer = optimizer
         self.history = history
+        self.datasets = unseen.normalised(statistics)
 
-    def close(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        """Evaluate and save where they are due, and bring the record up to date."""
-        weights = arrays.to_torch_state_dict()
-        set_trainable(self.unseen.policy, weights)
-        last = server_round == self.config.num_server_rounds
-        metrics = None
-        if last or server_round % self.config.eval_frequency == 0:
+    def evaluate(self, server_round: int, arrays: ArrayRecord) -> float | None:
+        """The mean loss on the unseen datasets; None, with the reason in the record, where it
+        cannot be measured."""
+        self._take(arrays)
+        try:
             with self.history.timed(server_round, "server-evaluate"):
-                metrics = self._evaluate(server_round)
-        if self._is_checkpoint(server_round, last):
-            with self.history.timed(server_round, "checkpoint"):
-                self._save(server_round)
-        if last:
-            self.history.folder.append("run-end", round=server_round, hash=hash_arrays(weights))
-        self.history.close_round()
-        return metrics
-
-    def _evaluate(self, server_round: int) -> MetricRecord:
-        losses = self.unseen.evaluate(self.datasets)
-        self.history.add_server_evaluation(server_round, composite(losses), to_json(losses))
+                losses = self.unseen.evaluate(self.datasets)
+        except (Zk0Error, OSError, ValueError, RuntimeError) as error:
+            logger.opt(exception=True).debug("where it was raised")
+            self.history.add_server_error(server_round, f"{type(error).__name__}: {error}")
+            return None
+        loss = composite(losses)
+        self.history.add_server_evaluation(server_round, loss, to_json(losses))
         parts = ", ".join(f"{slug} {result.loss:.4f}" for slug, result in losses.items())
-        logger.info("round {}: policy loss {:.4f} ({})", server_round, composite(losses), parts)
-        return MetricRecord({"loss": composite(losses)})
+        logger.info("round {}: policy loss {:.4f} ({})", server_round, loss, parts)
+        return loss
 
-    def _is_checkpoint(self, server_round: int, last: bool) -> bool:
-        interval = self.config.checkpoint_interval
-        return last or bool(interval and server_round and server_round % interval == 0)
+    def save(self, server_round: int, arrays: ArrayRecord, *names: str) -> None:
+        """A model checkpoint, in the background; the policy does not change before it is done."""
+        self._take(arrays)
+        save = partial(
+            save_checkpoint,
+            self.history.folder.path / "models",
+            server_round,
+            self.unseen.policy,
+            self.statistics,
+            names,
+            self.config.keep_checkpoints,
+        )
+        self.history.background.submit(save)
 
-    def _save(self, server_round: int) -> None:
-        name = f"models/checkpoint_round_{server_round}"
-        path = save_checkpoint(self.history.folder.path / name, self.unseen.policy, self.statistics)
-        logger.info("round {}: checkpoint {}", server_round, path)
+    def close(self, progress: Progress) -> None:
+        """Keep the state, in the background, and bring the record up to date."""
+        self.history.close_round()
+        state = pack_state(
+            Kept(progress, self.statistics, self.history.to_json()),
+            self.config,
+            self.clients,
+            self.optimizer.state(),
+        )
+        keep = self.config.keep_checkpoints
+        self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
+
+    def _take(self, arrays: ArrayRecord) -> None:
+        self.history.background.join()  # it may still be writing the policy
+        set_trainable(self.unseen.policy, arrays.to_torch_state_dict())
 
 
 def describe_run(
@@ -146,6 +227,8 @@ def describe_run(
 def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:
     """One honest sentence: is the last policy better than the one before round 1, and the best?"""
     curve = losses["composite"]
+    if 0 not in curve or max(curve) == 0:
+        return "no verdict: the server's evaluation failed before round 1 or in all rounds after it"
     start, end, best = curve[0], curve[max(curve)], min(curve, key=curve.__getitem__)
     change = f"{start:.4f} -> {end:.4f} ({end / start - 1:+.0%})"
     judgement = "better than its start" if end < start else "NOT better than its start"

@@ -1,5 +1,6 @@
 """Who takes part: the clients' introductions, in an order that does not depend on chance."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import sleep
@@ -14,9 +15,10 @@ from zk0.federation.wire import Introduction, unpack_introduction
 
 QUERY_TIMEOUT_S = 3600.0  # a client may have to make or download its dataset first
 POLL_S = 1.0
+FOLDERS = re.compile(r"""(['"])/[^'"]*/|(?<![\w.])/(?:[^\s/'":]+/)+""")  # of an absolute path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Client:
     """A client as the server knows it: its number in the record, its node, its dataset's name."""
 
@@ -79,10 +81,12 @@ def sample(
 
 
 def explain(reply: Message) -> str:
-    """A failed reply's reason in one line, out of what Flower and Ray wrap around it."""
+    """A failed reply's reason in one line, out of what Flower and Ray wrap around it; of paths on
+    the client's machine only the last part."""
     reason = reply.error.reason or f"error {reply.error.code}"
-    _, _, message = reason.rpartition("ClientAppException occurred. Message: ")
-    return message.strip().removesuffix("'>").splitlines()[-1]
+    _, _, message = reason.rpartition("ClientAppException occurred. Message:")
+    lines = message.strip().removesuffix("'>").splitlines()
+    return FOLDERS.sub(r"\1", lines[-1]) if lines else "an error without a message"
 
 
 def _number(answers: Sequence[Message]) -> list[Client]:

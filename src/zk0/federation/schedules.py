@@ -195,6 +195,8 @@ def period_progress(server_round: int, t_0: int, t_mult: int) -> float:
     arXiv:1608.03983, section 3).
     """
     behind, period = server_round - 1, t_0
+    if t_mult == 1:
+        behind %= t_0
     while behind >= period:
         behind -= period
         period *= t_mult
@@ -208,7 +210,7 @@ def global_rule(settings: ScheduleSettings, losses: Sequence[float]) -> GlobalRu
     divergence: (last - first) / first > divergence_threshold, over the last `adjust_window`.
     stall: (first - last) / first < stall_threshold, over the same.
 
-    Rules of zk0's own (decision 7 of its design). A window that is not full shows nothing.
+    Rules of zk0's own. A window that is not full shows nothing.
     """
     recent, window = losses[-SPIKE_WINDOW:], losses[-settings.adjust_window :]
     if len(recent) == SPIKE_WINDOW and recent[-1] - recent[0] > settings.spike_threshold:

@@ -1,18 +1,28 @@
-"""What travels between server and clients, as Flower records; both apps pack and unpack here."""
+"""What travels between server and clients, as Flower records; both apps pack and unpack here.
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+Arrays travel with their SHA-256 in either direction, and are refused where it does not match.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.evaluation.policy_loss import PolicyLoss
+from zk0.learning.integrity import hash_arrays
+from zk0.learning.policy import Arrays
+from zk0.learning.scaffold import ControlVariates, zeros_like
 from zk0.learning.training import LocalResult
 
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+ARRAYS, CONTROL, CONFIG, METRICS = "arrays", "control", "config", "metrics"
+SHA256 = "sha256"  # of an array record: "arrays.sha256", "control.sha256"
+MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken or false claim
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
 
 
@@ -36,8 +46,11 @@ class Assignment:
 
     server_round: int
     learning_rate: float
+    final_learning_rate: float
     proximal_mu: float
+    timeout: float
     statistics: Mapping[str, Moments]
+    hashes: Mapping[str, str] = field(default_factory=dict)  # of the array records that came along
 
 
 def pack_introduction(introduction: Introduction) -> RecordDict:
@@ -66,7 +79,10 @@ def pack_assignment(assignment: Assignment) -> ConfigRecord:
         {
             "server-round": assignment.server_round,
             "learning-rate": assignment.learning_rate,
+            "final-learning-rate": assignment.final_learning_rate,
             "proximal-mu": assignment.proximal_mu,
+            "timeout": assignment.timeout,
+            **{f"{name}.{SHA256}": digest for name, digest in assignment.hashes.items()},
             **_pack_statistics(assignment.statistics),
         }
     )
@@ -77,26 +93,89 @@ def unpack_assignment(message: Message) -> Assignment:
     return Assignment(
         server_round=_integer(record["server-round"]),
         learning_rate=_positive(record, "learning-rate"),
+        final_learning_rate=_positive(record, "final-learning-rate"),
         proximal_mu=_positive(record, "proximal-mu"),
+        timeout=_positive(record, "timeout"),
         statistics=_unpack_statistics(record),
     )
 
 
-def unpack_arrays(message: Message) -> dict[str, torch.Tensor]:
-    return dict(message.content.array_records[ARRAYS].to_torch_state_dict())
+def hash_record(record: ArrayRecord) -> str:
+    """`hash_arrays` of a record's arrays, one at a time in memory."""
+    return hash_arrays(_Decoded(record))
+
+
+def unpack_arrays(content: RecordDict, name: str = ARRAYS) -> dict[str, torch.Tensor]:
+    """The arrays of record `name`; raises `Zk0Error` where they are not those that were sent."""
+    arrays = dict(content.array_records[name].to_torch_state_dict())
+    if hash_arrays(arrays) != content.config_records[CONFIG].get(f"{name}.{SHA256}"):
+        raise Zk0Error(f"the {name} were damaged on the way: their SHA-256 is not the sender's.")
+    return arrays
 
 
 def pack_training(
-    arrays: Mapping[str, torch.Tensor], result: LocalResult, assignment: Assignment, frames: int
+    arrays: Arrays,
+    result: LocalResult,
+    assignment: Assignment,
+    frames: int,
+    control: Arrays | None = None,
 ) -> RecordDict:
+    """A client's reply: its arrays (and with SCAFFOLD the change of its control variates)."""
     used = {"learning-rate": assignment.learning_rate, "proximal-mu": assignment.proximal_mu}
     metrics = {key.replace("_", "-"): value for key, value in asdict(result).items()}
-    return RecordDict(
-        {
-            ARRAYS: ArrayRecord({name: tensor.cpu() for name, tensor in arrays.items()}),
-            METRICS: MetricRecord({NUM_EXAMPLES: frames, **metrics, **used}),
-        }
+    records = {ARRAYS: arrays} if control is None else {ARRAYS: arrays, CONTROL: control}
+    hashes = {f"{name}.{SHA256}": hash_arrays(part) for name, part in records.items()}
+    content = RecordDict(
+        {name: ArrayRecord({k: t.cpu() for k, t in part.items()}) for name, part in records.items()}
     )
+    content[METRICS] = MetricRecord({NUM_EXAMPLES: frames, **metrics, **used})
+    content[CONFIG] = ConfigRecord(dict(hashes))
+    return content
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(values) for name, values in arrays.items()})
+
+
+def to_numpy(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def open_variates(content: RecordDict, kept: RecordDict) -> ControlVariates | None:
+    """SCAFFOLD's c from the message and c_i from what the client keeps, zero at first; None where
+    another strategy runs."""
+    if CONTROL not in content.array_records:
+        return None
+    server = unpack_arrays(content, CONTROL)
+    own = kept.array_records.get(CONTROL)
+    return ControlVariates(server, zeros_like(server) if own is None else own.to_torch_state_dict())
+
+
+def close_variates(
+    variates: ControlVariates | None, kept: RecordDict
+) -> dict[str, torch.Tensor] | None:
+    """Keep c_i+ for the client's next round; its change for the server."""
+    if variates is None:
+        return None
+    following, change = variates.close()
+    kept[CONTROL] = ArrayRecord({name: tensor.cpu() for name, tensor in following.items()})
+    return change
+
+
+class _Decoded(Mapping[str, torch.Tensor]):
+    """A record's arrays, decoded when asked for and not kept."""
+
+    def __init__(self, record: ArrayRecord) -> None:
+        self._record = record
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._record[name].numpy())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._record)
+
+    def __len__(self) -> int:
+        return len(self._record)
 
 
 def pack_evaluation(result: PolicyLoss) -> RecordDict:
@@ -134,7 +213,7 @@ def _unpack_moments(record: ConfigRecord, feature: str) -> Moments:
     count = _integer(record[f"{feature}.count"])
     mean = np.array(record[f"{feature}.mean"], np.float64)
     variance = np.array(record[f"{feature}.variance"], np.float64)
-    sound = count > 0 and mean.ndim == 1 and mean.shape == variance.shape
+    sound = 0 < count <= MAX_FRAMES and mean.ndim == 1 and mean.shape == variance.shape
     if not sound or not np.isfinite([mean, variance]).all() or (variance < 0).any():
         raise Zk0Error(f"statistics of {feature} are not valid: wrong shape, count or value.")
     return Moments(count, mean, variance)
@@ -148,6 +227,6 @@ def _integer(value: object) -> int:
 
 def _positive(record: ConfigRecord, key: str) -> float:
     value = record[key]
-    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise Zk0Error(f"{key} = {value!r} in a message is not a number of 0 or more.")
     return float(value)

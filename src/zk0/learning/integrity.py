@@ -12,5 +12,5 @@ def hash_arrays(arrays: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(arrays):
         tensor = arrays[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
-from safetensors.torch import load_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model
 
 from zk0.data.frames import Frames
 from zk0.data.statistics import ACTION, STATE, Moments
@@ -100,6 +102,30 @@ def set_trainable(policy: SmolVLAPolicy, arrays: Arrays) -> None:
             )
     for name, tensor in own.items():
         tensor.copy_(arrays[name])
+
+
+def load_trainable(policy: SmolVLAPolicy, source: str) -> dict[str, torch.Tensor]:
+    """The trainable arrays of a checkpoint folder or Hub name, for a policy on the same backbone.
+
+    Raises `Zk0Error` where the checkpoint is not there, is another policy's, or its frozen part is
+    not the policy's own, for which the weights would mean nothing.
+    """
+    path = Path(source).expanduser() / WEIGHTS
+    try:
+        arrays = load_file(path if path.is_file() else hf_hub_download(source, WEIGHTS))
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Zk0Error(f'start-from = "{source}" cannot be loaded: {reason}') from error
+    for name, own in policy.named_parameters():
+        given = arrays.get(name)
+        if given is None:
+            if own.requires_grad:  # of tied frozen weights only one is kept
+                raise Zk0Error(f'start-from = "{source}" has no {name}.')
+        elif given.shape != own.shape:
+            raise Zk0Error(f'start-from = "{source}" is of another size: {name} differs.')
+        elif not own.requires_grad and not torch.equal(given.to(own.dtype), own.detach().cpu()):
+            raise Zk0Error(f'start-from = "{source}" has another backbone: {name} differs.')
+    return {name: arrays[name].to(own.dtype) for name, own in get_trainable(policy).items()}
 
 
 type Processor = PolicyProcessorPipeline[dict[str, Any], dict[str, Any]]

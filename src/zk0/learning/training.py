@@ -1,5 +1,6 @@
 """A client's local steps: SmolVLA's flow-matching loss plus FedProx's proximal term."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +14,28 @@ from zk0.errors import Zk0Error
 from zk0.learning.batches import Batches
 from zk0.learning.device import device_of, upload
 from zk0.learning.prefix import loss_from_prefix
+from zk0.learning.scaffold import ControlVariates
 
 
 @dataclass(frozen=True)
 class LocalSteps:
-    """A client's round: gradient steps, frames in each, AdamW's learning rate, FedProx's mu."""
+    """A client's round: gradient steps, frames in each, AdamW's learning rate, FedProx's mu.
+
+    The rate falls from `learning_rate` to `final_learning_rate` along half a cosine; None keeps it.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
     proximal_mu: float
+    final_learning_rate: float | None = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.final_learning_rate is None or self.steps == 1:
+            return self.learning_rate
+        share = (1 + math.cos(math.pi * step / (self.steps - 1))) / 2
+        return self.final_learning_rate + share * (self.learning_rate - self.final_learning_rate)
 
 
 @dataclass(frozen=True)
@@ -49,28 +62,33 @@ def train(
     local: LocalSteps,
     seed: list[int],
     compiled: bool = False,
+    variates: ControlVariates | None = None,
 ) -> LocalResult:
     """Train the policy's trainable parameters in place, from their present (global) values.
 
     AdamW and gradient clipping are as SmolVLA presets them; `seed` fixes data order, noise and flow
-    times. Nothing in the loop waits for the device. Raises `Zk0Error` when the loss stops being
-    finite.
+    times; SCAFFOLD's `variates` correct the gradients. Nothing in the loop waits for the device.
+    Raises `Zk0Error` when the loss stops being finite.
     """
     loss_of = _compile_loss() if compiled else loss_from_prefix
-    parameters = [p for p in policy.parameters() if p.requires_grad]
+    trainable = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    parameters = list(trainable.values())
     anchors = [p.detach().clone() for p in parameters]
     optimizer, max_norm = build_optimizer(policy, parameters, local.learning_rate)
     order, generator = _shuffle(len(batches), local, seed), _torch_generator(seed)
     losses = []
     policy.train()
     start = time.perf_counter()
-    for batch, prefix in batches.stream(order):
+    for step, (batch, prefix) in enumerate(batches.stream(order)):
         noise, flow_times = draw_noise(policy, len(prefix.mask), generator)
         loss = loss_of(policy, prefix, batch, noise, flow_times)
         optimizer.zero_grad()
         loss.backward()
+        if variates is not None:
+            variates.correct(trainable)
         add_proximal_gradient(parameters, anchors, local.proximal_mu)
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimizer.param_groups[0]["lr"] = local.rate(step)
         optimizer.step()
         losses.append(loss.detach())
     seconds = time.perf_counter() - start

@@ -3,14 +3,15 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Any, Protocol
 
 from loguru import logger
 
-from zk0.record.charts import loss_chart
+from zk0.record.background import Background
+from zk0.record.charts import Plan, Planned, loss_chart, schedule_chart
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import Tracker
 
@@ -28,25 +29,75 @@ class Participant(Protocol):
 
 class History:
     """The run's metrics by round. Each event goes to metrics.jsonl and the tracker as it happens;
-    `close_round` rewrites the summaries and the chart."""
+    `close_round` rewrites the summaries, and the charts in the `background`."""
 
-    def __init__(self, folder: RunFolder, tracker: Tracker) -> None:
+    def __init__(self, folder: RunFolder, tracker: Tracker, background: Background) -> None:
         self.folder = folder
         self.tracker = tracker
+        self.background = background
         self.rounds: dict[int, dict[str, Any]] = defaultdict(dict)
         self.server_losses: dict[str, dict[int, float]] = defaultdict(dict)
         self.client_losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._clients: dict[tuple[int, int], dict[str, Any]] = {}
-        self._painter = ThreadPoolExecutor(1)  # a chart takes a quarter of a second
-        self._painted: Future[None] | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed run has to know of the rounds before it."""
+        return {
+            "rounds": _keyed_by_text(self.rounds),
+            "server_losses": {k: _keyed_by_text(v) for k, v in self.server_losses.items()},
+            "client_losses": {k: _keyed_by_text(v) for k, v in self.client_losses.items()},
+        }
 
-    def __exit__(self, *_: object) -> None:
-        """Wait for the last chart."""
-        self._painter.shutdown()
-        self._look_at_chart()
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take up `to_json`'s content, and start over with what came after it."""
+        self.rounds.update(_keyed_by_number(content["rounds"]))
+        for mine, kept in (
+            (self.server_losses, content["server_losses"]),
+            (self.client_losses, content["client_losses"]),
+        ):
+            mine.update({name: _keyed_by_number(curve) for name, curve in kept.items()})
+
+    def add_plan(self, server_round: int, plan: Plan) -> None:
+        """The learning rate and mu of a round, and the rules that made them so."""
+        content = {
+            "learning-rate": plan.learning_rate,
+            "proximal-mu": plan.proximal_mu,
+            "boosted": _keyed_by_text(plan.boosted),
+            "rules": list(plan.rules),
+        }
+        self.rounds[server_round] = {"plan": content}
+        self._tell("plan", server_round, content)
+        if plan.rules:
+            logger.info(
+                "round {}: learning rate {:.3g}, mu {:.3g} ({})",
+                server_round,
+                plan.learning_rate,
+                plan.proximal_mu,
+                ", ".join(plan.rules),
+            )
+
+    def add_void(self, server_round: int, valid: int, needed: int) -> None:
+        """A round that changes nothing, as too few replies were valid."""
+        self.rounds[server_round]["void"] = True
+        self.folder.append("void", round=server_round, valid=valid, needed=needed)
+        logger.error(
+            "round {} is void: {} valid replies, min-train-nodes = {}; the weights stay",
+            server_round,
+            valid,
+            needed,
+        )
+
+    def add_server_error(self, server_round: int, reason: str) -> None:
+        """The server's evaluation failed: an error in the record, and no number."""
+        self.rounds[server_round]["server-error"] = reason
+        self.folder.append("server-error", round=server_round, reason=reason)
+        logger.error("round {}: the server's evaluation failed: {}", server_round, reason)
+
+    def last_failure(self) -> str:
+        """The newest reason that a client was left out for."""
+        rounds = self.rounds.values()
+        reasons = [each["reason"] for content in rounds for each in content.get("failures", [])]
+        return reasons[-1] if reasons else "no reason was given"
 
     def add_training(self, server_round: int, who: Participant, metrics: Mapping[str, Any]) -> None:
         self._add(server_round, who, "train", metrics)
@@ -106,7 +157,8 @@ class History:
             self.add_seconds(server_round, phase, time.perf_counter() - start)
 
     def add_seconds(self, server_round: int, phase: str, seconds: float) -> None:
-        self.rounds[server_round].setdefault("seconds", {})[phase] = seconds
+        spent = self.rounds[server_round].setdefault("seconds", {})
+        spent[phase] = spent.get(phase, 0.0) + seconds
 
     def close_round(self) -> None:
         """Bring the files that summarise the run up to date."""
@@ -115,18 +167,26 @@ class History:
             {"rounds": [{"round": number, **content} for number, content in self.rounds.items()]},
         )
         self.folder.write("server/policy_loss_history.json", self._loss_history())
-        self._look_at_chart()
-        self._painted = self._painter.submit(
-            loss_chart,
-            self.folder.path / "server" / "policy_loss.png",
-            deepcopy(self.server_losses),
-            deepcopy(self.client_losses),
-        )
+        charts = self.folder.path / "server"
+        losses = deepcopy((self.server_losses, self.client_losses))
+        self.background.submit(partial(loss_chart, charts / "policy_loss.png", *losses))
+        if plans := self._plans():
+            self.background.submit(partial(schedule_chart, charts / "schedule.png", plans))
 
-    def _look_at_chart(self) -> None:
-        """Raise what went wrong in drawing the last one."""
-        if self._painted is not None:
-            self._painted.result()
+    def _plans(self) -> list[tuple[int, Planned]]:
+        rounds = [(number, content["plan"]) for number, content in self.rounds.items() if number]
+        return [
+            (
+                number,
+                Planned(
+                    plan["learning-rate"],
+                    plan["proximal-mu"],
+                    _keyed_by_number(plan["boosted"]),
+                    plan["rules"],
+                ),
+            )
+            for number, plan in rounds
+        ]
 
     def _loss_history(self) -> dict[str, dict[str, float]]:
         """Losses by the true round: only rounds that were evaluated appear."""
@@ -156,6 +216,15 @@ class History:
         self.folder.append(event, round=server_round, **who, **metrics)
         prefix = f"{event}/{who['client']}-{who['slug']}" if who else event
         self.tracker.log(server_round, {prefix: metrics})
+
+
+def _keyed_by_text(values: Mapping[int, Any]) -> dict[str, Any]:
+    """As JSON has it."""
+    return {str(key): value for key, value in values.items()}
+
+
+def _keyed_by_number(values: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(key): value for key, value in values.items()}
 
 
 def _label(who: Participant) -> str:

@@ -50,6 +50,21 @@ class RunFolder:
         return cls(path)
 
     @classmethod
+    def reopen(cls, output_dir: str, which: str) -> Self:
+        """The folder `which`, or the newest one with a state where it is "last"; raises `Zk0Error`
+        where there is none."""
+        if which == "last":
+            kept = sorted(outputs_root(output_dir).glob("*/state/round_*/state.json"))
+            if not kept:
+                raise Zk0Error(f'resume = "last": no run in {outputs_root(output_dir)} can go on.')
+            return cls(kept[-1].parents[2])
+        path = outputs_root(output_dir) / which
+        found = path if path.is_dir() else Path(which).expanduser()
+        if not (found / "state").is_dir():
+            raise Zk0Error(f'resume = "{which}" is no folder of a run that can go on.')
+        return cls(found)
+
+    @classmethod
     def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
         """The folder of the given Flower run, newest first; None where there is none."""
         for path in sorted(outputs_root(output_dir).glob("*/config.json"), reverse=True):
@@ -57,6 +72,29 @@ class RunFolder:
                 if json.loads(path.read_text())["flower_run_id"] == str(flower_run_id):
                     return cls(path.parent)
         return None
+
+    def describe(self, content: dict[str, Any], resumed_after: int | None) -> None:
+        """Write config.json; a resumed run's keeps what it began with and tells when it went on."""
+        if resumed_after is not None:
+            before = json.loads((self.path / "config.json").read_text())
+            resumed = {"after_round": resumed_after, "flower_run_id": content["flower_run_id"]}
+            resumed["config"] = content["config"]
+            self._drop_torn_line()
+            self.append("resume", round=resumed_after)
+            content = {
+                **before,
+                "flower_run_id": content["flower_run_id"],
+                "resumed": [*before.get("resumed", []), resumed],
+            }
+        self.write("config.json", content)
+
+    def _drop_torn_line(self) -> None:
+        """A killed run may have been in the middle of its last line."""
+        path = self.path / "metrics.jsonl"
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
 
     def append(self, event: str, **values: Any) -> None:
         """Add one line to metrics.jsonl and hand it to the operating system at once."""

@@ -1,0 +1,114 @@
+"""What the server lets into a round: a reply is checked before any of it is used."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from zk0.federation.roster import Client, explain
+from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, SHA256
+from zk0.learning.integrity import hash_arrays
+
+Update = dict[str, NDArray[np.float32]]
+
+
+class RefusedError(Exception):
+    """A reply does not count; the message is the reason, for the record."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A sound reply to a training message."""
+
+    arrays: Update
+    control: Update
+    metrics: dict[str, Any]
+    examples: int
+
+
+def check_training(
+    reply: Message, client: Client, reference: ArrayRecord, scaffold: bool, max_norm: float
+) -> Training:
+    """The reply's content; raises `RefusedError` unless names, shapes and dtypes are those of
+    `reference` (the global arrays), all numbers finite, the hash the sender's, the number of
+    examples what the client introduced itself with, and the update's norm at most `max_norm` (0: no
+    limit)."""
+    content = _content(reply)
+    metrics = _metrics(content)
+    examples = metrics.get(NUM_EXAMPLES)
+    claimed = client.introduction.statistics["action"].count
+    if examples != claimed:
+        raise RefusedError(f"claims {examples} examples, but introduced itself with {claimed}")
+    arrays = _arrays(content, ARRAYS, reference)
+    control = _arrays(content, CONTROL, reference) if scaffold else {}
+    if max_norm and (norm := _distance(arrays, reference)) > max_norm:
+        raise RefusedError(f"its update has norm {norm:.4g}, above max-update-norm = {max_norm:g}")
+    return Training(arrays, control, metrics, claimed)
+
+
+def check_evaluation(reply: Message) -> dict[str, Any]:
+    """An evaluation's metrics; raises `RefusedError` where they are no finite numbers."""
+    metrics = _metrics(_content(reply))
+    if "loss" not in metrics or metrics.get(NUM_EXAMPLES, 0) < 1:
+        raise RefusedError("its evaluation has no loss or no examples")
+    return metrics
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise RefusedError(explain(reply))
+    return reply.content
+
+
+def _metrics(content: RecordDict) -> dict[str, Any]:
+    if METRICS not in content.metric_records:
+        raise RefusedError("it has no metrics")
+    metrics = dict(content.metric_records[METRICS])
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise RefusedError(f"its {name} is {value}")
+    return metrics
+
+
+def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
+    record = content.array_records.get(name)
+    if record is None:
+        raise RefusedError(f"it has no {name}")
+    foreign = sorted(set(record) ^ set(reference))
+    if foreign:
+        raise RefusedError(f"{foreign[0]} is on one side only")
+    for key, own in reference.items():  # as declared, before anything is decoded
+        given = record[key]
+        if (given.dtype, tuple(given.shape)) != (own.dtype, tuple(own.shape)):
+            raise RefusedError(f"{key} is {given.dtype} {tuple(given.shape)}")
+    arrays = {key: _decode(record, key) for key in reference}
+    digest = hash_arrays({key: torch.from_numpy(values) for key, values in arrays.items()})
+    said = content.config_records.get(CONFIG)
+    if said is None or digest != said.get(f"{name}.{SHA256}"):
+        raise RefusedError(f"the SHA-256 of its {name} is not the sender's")
+    return arrays
+
+
+def _decode(record: ArrayRecord, key: str) -> NDArray[np.float32]:
+    declared = record[key]
+    try:
+        values = declared.numpy()
+    except (TypeError, ValueError, EOFError, OSError) as error:
+        raise RefusedError(f"{key} cannot be decoded: {str(error).splitlines()[0]}") from error
+    if (str(values.dtype), values.shape) != (declared.dtype, tuple(declared.shape)):
+        raise RefusedError(f"{key} is not the array that it is declared to be")
+    if not np.isfinite(values).all():
+        raise RefusedError(f"{key} is not finite")
+    return values
+
+
+def _distance(arrays: Update, reference: ArrayRecord) -> float:
+    squares = (
+        np.square(values - reference[key].numpy(), dtype=np.float64).sum()
+        for key, values in arrays.items()
+    )
+    return float(sum(squares)) ** 0.5
