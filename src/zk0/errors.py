@@ -1,5 +1,16 @@
 """The one exception that a user is meant to read."""
 
+from pathlib import Path
+
 
 class Zk0Error(Exception):
     """Something the user can put right; the message is one line: what, where, how to fix it."""
+
+
+def cannot_write(what: Path | str, error: Exception) -> Zk0Error:
+    """What to raise where part of a run cannot be kept: above all, on a full disk."""
+    reason = getattr(error, "strerror", None) or error  # safetensors' own errors have none
+    return Zk0Error(
+        f"{what} cannot be written: {reason}. Free some space, then go on with --run-config "
+        "\"resume='last'\"."
+    )

@@ -170,8 +170,7 @@ class ServerSide:
         self.history.background.submit(save)
 
     def close(self, progress: Progress) -> None:
-        """Keep the state, in the background, and bring the record up to date."""
-        self.history.close_round()
+        """Keep the state, in the background ahead of any chart, and bring the record up to date."""
         state = pack_state(
             Kept(progress, self.statistics, self.history.to_json()),
             self.config,
@@ -180,6 +179,7 @@ class ServerSide:
         )
         keep = self.config.keep_checkpoints
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
+        self.history.close_round()
 
     def _take(self, arrays: ArrayRecord) -> None:
         self.history.background.join()  # it may still be writing the policy

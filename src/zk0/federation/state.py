@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, cannot_write
 
 Arrays = Mapping[str, NDArray[Any]]
 PARTS = ("arrays", "optimizer", "control")
@@ -51,10 +51,7 @@ def save_state(run: Path, state: State, keep: int) -> None:
         _flush(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise Zk0Error(
-            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}. Free some "
-            "space, then go on with --run-config \"resume='last'\"."
-        ) from error
+        raise cannot_write(folder, error) from error
     for old in _newest_first(run)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
 

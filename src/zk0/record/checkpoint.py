@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from safetensors import SafetensorError
 
 from zk0.data.statistics import Moments
-from zk0.errors import Zk0Error
+from zk0.errors import cannot_write
 from zk0.learning.policy import make_processors
 
 BEST, LAST = "best", "last"  # links beside the checkpoints, to one of them
@@ -30,8 +31,8 @@ def save_checkpoint(
             _write(folder, policy, statistics)
         for name in names:
             _point(models / name, folder)
-    except OSError as error:
-        raise Zk0Error(f"checkpoint {folder} cannot be written: {error.strerror}.") from error
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(f"checkpoint {folder}", error) from error
     _prune(models, keep)
     return folder
 
@@ -44,7 +45,7 @@ def _write(folder: Path, policy: SmolVLAPolicy, statistics: Mapping[str, Moments
         for processor in make_processors(policy, statistics):
             processor.save_pretrained(partial)
         os.replace(partial, folder)
-    except OSError:
+    except (OSError, SafetensorError):
         shutil.rmtree(partial, ignore_errors=True)
         raise
 

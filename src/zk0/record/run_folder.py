@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, cannot_write
 
 PROJECT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")
@@ -100,16 +100,25 @@ class RunFolder:
         """Add one line to metrics.jsonl and hand it to the operating system at once."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, **values}, allow_nan=False)
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(line + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def write(self, name: str, content: Any) -> None:
         """Replace the JSON file `name` (a path within the folder) in one step."""
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        os.replace(partial, path)
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text)
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise cannot_write(path, error) from error
 
 
 def _make_unique(path: Path) -> Path:
