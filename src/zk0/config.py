@@ -143,6 +143,10 @@ def parse_config(values: Mapping[str, Any]) -> Config:
             f"min-train-nodes = {config.min_train_nodes} is more than min-available-nodes = "
             f"{config.min_available_nodes}: a round could never start. Lower it or raise the other."
         )
+    if config.resume and config.start_from:
+        raise Zk0Error(
+            "resume goes on with a run and start-from begins a new one: give one of the two."
+        )
     return config
 
 

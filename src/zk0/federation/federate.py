@@ -47,8 +47,11 @@ def federate(
         grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
     )
     heal_actor_pool()
-    state = load_state(folder.path) if config.resume else None
     description = describe_run(config, datasets, clients, frames, flower_run_id)
+    state = None
+    if config.resume:
+        refuse_other_evaluation(folder.read("config.json"), description)
+        state = load_state(folder.path)
     folder.describe(description, resumed_after=state.server_round if state else None)
     with (
         open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
@@ -222,6 +225,19 @@ def describe_run(
             for dataset in datasets.server
         ],
     }
+
+
+def refuse_other_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise `Zk0Error` where a resumed run would be evaluated on other data than before."""
+    was, is_now = (
+        {dataset["slug"]: dataset["fingerprint"] for dataset in description["server"]}
+        for description in (before, now)
+    )
+    if was != is_now:
+        raise Zk0Error(
+            f"the run to resume was evaluated on {', '.join(was)} as they were then, and the "
+            "server's datasets are others now: give the same, or begin anew with start-from."
+        )
 
 
 def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:

@@ -105,11 +105,7 @@ class Averaging:
 
 
 class FlowerOptimizer:
-    """A step of one of Flower's strategies, on a state that is kept here.
-
-    The strategy gets the global arrays and the state anew in each round, always in the names'
-    order: `FedAvgM` pairs arrays by their position.
-    """
+    """A step of one of Flower's strategies, on a state that is kept here and given to it anew."""
 
     def __init__(self, strategy: FedAvg, groups: Sequence[str]) -> None:
         self.strategy = strategy
@@ -120,20 +116,25 @@ class FlowerOptimizer:
         _refuse_other_arrays(current, mean)
         if self._state:
             _refuse_foreign(self._state, self._groups, current)
-        names = sorted(current)
-        self._load({name: current[name] for name in names})
         with _without_flowers_log():
-            stepped, _ = self.strategy.aggregate_train(server_round, [self._reply(names, mean)])
+            return {
+                name: self._step_one(server_round, name, values, mean[name])
+                for name, values in current.items()
+            }
+
+    def _step_one(
+        self, server_round: int, name: str, current: NDArray[np.float32], mean: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """One parameter: the rules go element by element, and Flower makes up to ten copies."""
+        self._load(name, current)
+        stepped, _ = self.strategy.aggregate_train(server_round, [self._reply(name, mean)])
         assert stepped is not None  # it would be without a reply
-        self._state = self._unload(names)
+        self._state |= {key: np.asarray(kept) for key, kept in self._unload(name).items()}
         # FedAdam's rate is a float64 of NumPy's, which promotes what it multiplies.
-        return {
-            name: stepped[name].numpy().astype(values.dtype, copy=False)
-            for name, values in current.items()
-        }
+        return np.asarray(stepped[name].numpy(), current.dtype)
 
     def state(self) -> Arrays:
-        return dict(self._state)
+        return dict(sorted(self._state.items()))
 
     def restore(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         if state:
@@ -141,19 +142,24 @@ class FlowerOptimizer:
             _refuse_foreign(state, self._groups, known)
         self._state = dict(state)
 
-    def _reply(self, names: Sequence[str], mean: Arrays) -> Message:
+    def _reply(self, name: str, mean: NDArray[np.float32]) -> Message:
         """The mean as the reply of a client, who is the only one."""
         metrics = MetricRecord({self.strategy.weighted_by_key: 1})
-        content = RecordDict({"arrays": _record(names, mean), "metrics": metrics})
+        content = RecordDict({"arrays": _record(name, mean), "metrics": metrics})
         task = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
         return Message(content, reply_to=task)
 
-    def _load(self, current: Arrays) -> None:
-        """Give the strategy the global arrays and the state."""
+    def _kept(self, group: str, name: str) -> Arrays:
+        """A parameter's part of the state, by its name; empty before the first step."""
+        key = f"{group}/{name}"
+        return {name: self._state[key]} if key in self._state else {}
+
+    def _load(self, name: str, current: NDArray[np.float32]) -> None:
+        """Give the strategy a parameter of the global arrays and its state."""
         raise NotImplementedError
 
-    def _unload(self, names: Sequence[str]) -> Arrays:
-        """Take the state from the strategy, and leave it no arrays to keep in memory."""
+    def _unload(self, name: str) -> Arrays:
+        """Take its state from the strategy, and leave it no arrays to keep in memory."""
         raise NotImplementedError
 
 
@@ -169,15 +175,15 @@ class Momentum(FlowerOptimizer):
     def __init__(self, strategy: FedAvgM) -> None:
         super().__init__(strategy, ("momentum",) if strategy.server_momentum else ())
 
-    def _load(self, current: Arrays) -> None:
-        momentum = _group(self._state, "momentum")
-        self.strategy.current_arrays = _record(list(current), current)
-        self.strategy.momentum_vector = [momentum[name] for name in current] if momentum else None
+    def _load(self, name: str, current: NDArray[np.float32]) -> None:
+        momentum = self._kept("momentum", name)
+        self.strategy.current_arrays = _record(name, current)
+        self.strategy.momentum_vector = [momentum[name]] if momentum else None
 
-    def _unload(self, names: Sequence[str]) -> Arrays:
+    def _unload(self, name: str) -> Arrays:
         momentum = self.strategy.momentum_vector
         self.strategy.current_arrays = self.strategy.momentum_vector = None
-        return _labelled("momentum", dict(zip(names, momentum, strict=True))) if momentum else {}
+        return {f"momentum/{name}": momentum[0]} if momentum else {}
 
 
 class Adaptive(FlowerOptimizer):
@@ -200,23 +206,23 @@ class Adaptive(FlowerOptimizer):
     def __init__(self, strategy: FedOpt) -> None:
         super().__init__(strategy, ("m", "v"))
 
-    def _load(self, current: Arrays) -> None:
-        self.strategy.current_arrays = current
-        self.strategy.m_t, self.strategy.v_t = _group(self._state, "m"), _group(self._state, "v")
+    def _load(self, name: str, current: NDArray[np.float32]) -> None:
+        self.strategy.current_arrays = {name: current}
+        self.strategy.m_t, self.strategy.v_t = self._kept("m", name), self._kept("v", name)
 
-    def _unload(self, names: Sequence[str]) -> Arrays:
+    def _unload(self, name: str) -> Arrays:
         m, v = self.strategy.m_t or {}, self.strategy.v_t or {}
         self.strategy.current_arrays = self.strategy.m_t = self.strategy.v_t = None
-        return {**_labelled("m", m), **_labelled("v", v)}
+        return {f"m/{name}": m[name], f"v/{name}": v[name]}
 
 
-def _record(names: Sequence[str], arrays: Arrays) -> ArrayRecord:
+def _record(name: str, values: NDArray[np.float32]) -> ArrayRecord:
     # NumPy's operations make a scalar of an array without dimensions, which Flower refuses.
-    return ArrayRecord({name: Array(np.asarray(arrays[name])) for name in names})
+    return ArrayRecord({name: Array(np.asarray(values))})
 
 
 def _labelled(group: str, arrays: Arrays) -> Arrays:
-    return {f"{group}/{name}": np.asarray(values) for name, values in arrays.items()}
+    return {f"{group}/{name}": values for name, values in arrays.items()}
 
 
 def _group(state: Mapping[str, NDArray[np.float32]], group: str) -> Arrays:

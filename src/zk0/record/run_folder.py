@@ -76,7 +76,7 @@ class RunFolder:
     def describe(self, content: dict[str, Any], resumed_after: int | None) -> None:
         """Write config.json; a resumed run's keeps what it began with and tells when it went on."""
         if resumed_after is not None:
-            before = json.loads((self.path / "config.json").read_text())
+            before = self.read("config.json")
             resumed = {"after_round": resumed_after, "flower_run_id": content["flower_run_id"]}
             resumed["config"] = content["config"]
             self._drop_torn_line()
@@ -106,6 +106,13 @@ class RunFolder:
                 file.write(line + "\n")
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def read(self, name: str) -> Any:
+        """The content of the JSON file `name`; raises `Zk0Error` where it cannot be read."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise Zk0Error(f"{self.path / name} cannot be read: {error}.") from error
 
     def write(self, name: str, content: Any) -> None:
         """Replace the JSON file `name` (a path within the folder) in one step."""
