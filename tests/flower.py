@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,18 +33,24 @@ class Flower:
         """`flwr run --stream`, which has to complete, or has to fail; the log."""
         done = self.call(*run_config)
         log = done.stdout + done.stderr
-        started = re.search(r"Successfully started run (\d+)", log)
-        assert started, log
-        assert (self.status(started[1]) == "finished:completed") == completes, log
+        status = self.status(_read_run_id(log))
+        assert (status == "finished:completed") == completes, log
         return log
 
     def call(self, *run_config: str) -> subprocess.CompletedProcess[str]:
         return self._flwr("run", str(self.app), CONNECTION, "--stream", *_as_options(run_config))
 
-    def start(self, *run_config: str) -> None:
-        """`flwr run` that comes back as soon as the run has begun."""
+    def start(self, *run_config: str) -> str:
+        """`flwr run` that comes back as soon as the run has begun; its number."""
         done = self._flwr("run", str(self.app), CONNECTION, *_as_options(run_config))
-        assert "Successfully started run" in done.stdout + done.stderr, done
+        return _read_run_id(done.stdout + done.stderr)
+
+    def await_end(self, run_id: str) -> None:
+        """Wait for a run that was started, which has to complete."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (status := self.status(run_id)).startswith("finished"):
+            assert time.monotonic() < deadline, status
+        assert status == "finished:completed"
 
     def kill_server(self) -> None:
         """`kill -9` the process that ServerApp and Ray's driver share, in all runs."""
@@ -73,10 +80,12 @@ def flower_at(
     clients: Sequence[Path],
     server: Sequence[Path],
     environment: Mapping[str, str] | None = None,
+    processes: int = 2,
 ) -> Iterator[Flower]:
     """The project as an app with these datasets, on a SuperLink that ends with the block.
 
-    All its processes, Ray's too, have the `environment` beside the usual one.
+    All its processes, Ray's too, have the `environment` beside the usual one; so many `processes`
+    do the clients' work.
     """
     control, http = (str(port) for port in _free_ports(2))
     environment = {
@@ -92,7 +101,7 @@ def flower_at(
         "PYTHONUNBUFFERED": "1",
     }
     app = _make_app(folder / "app", clients, server)
-    _write_connection(folder / "flwr", len(clients))
+    _write_connection(folder / "flwr", len(clients), processes)
     try:
         yield Flower(app, environment)
     finally:
@@ -116,12 +125,13 @@ def _make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Pat
     return app
 
 
-def _write_connection(flower_home: Path, clients: int) -> None:
+def _write_connection(flower_home: Path, clients: int, processes: int) -> None:
     flower_home.mkdir()
     (flower_home / "config.toml").write_text(
         f"[superlink.{CONNECTION}]\n"
         'address = ":local:"\n'
         f"options.num-supernodes = {clients}\n"
+        f"options.backend.init-args.num-cpus = {processes}\n"
         "options.backend.client-resources.num-cpus = 1\n"
         "options.backend.client-resources.num-gpus = 0.0\n"
     )
@@ -133,6 +143,12 @@ def _free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def _read_run_id(log: str) -> str:
+    started = re.search(r"Successfully started run (\d+)", log)
+    assert started, log
+    return started[1]
 
 
 def _as_options(run_config: Sequence[str]) -> list[str]:

@@ -81,6 +81,18 @@ def test_the_silent_client_is_none_once_the_timeout_is_over():
     assert replies[-1] == (1, None)
 
 
+def test_the_silent_client_is_none_also_where_sending_took_its_time():
+    """Messages expire before the wait is over, and Flower then says only that they are unknown."""
+
+    class Slow(LocalGrid):
+        def push_messages(self, messages):
+            time.sleep(0.2)
+            return super().push_messages(messages)
+
+    grid = Slow(echo, NODES, late={NODES[1]: NEVER})
+    assert dict(exchanged(grid, timeout=0.3))[1] is None
+
+
 def test_a_reply_after_the_timeout_is_not_taken_for_one_to_the_next_message():
     grid = LocalGrid(echo, NODES, late={NODES[1]: 0.2})
     assert dict(exchanged(grid, timeout=0.1, word="first"))[1] is None

@@ -133,6 +133,8 @@ def without_metric(name: str) -> Callable[[RecordDict], None]:
         (without(CONFIG), "the SHA-256 of its arrays is not the sender's"),
         (with_metric("loss", float("nan")), "its loss is nan"),
         (with_metric("seconds", float("inf")), "its seconds is inf"),
+        (with_metric("loss", 1e300), r"its loss is 1e\+300"),  # a mean of such is infinite
+        (with_metric("steps", 10**400), "its steps is 1000"),
         (with_metric("update-norm", [0.1, 0.2]), r"its update-norm is \[0.1, 0.2\]"),
         (without_metric(NUM_EXAMPLES), "claims None examples"),
     ],
@@ -219,37 +221,43 @@ def archive(values: np.ndarray) -> bytes:
 WHOLE = saved(GLOBAL["w"])
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        WHOLE[:5],
-        WHOLE[:-1],
-        WHOLE[:-24],
-        WHOLE[24:],
-        saved(GLOBAL["w"].ravel()),
-        saved(GLOBAL["w"][:1]),
-        saved(GLOBAL["w"].astype(np.float64)),
-        saved(GLOBAL["w"].astype(">f4")),
-        claiming((2, 4), GLOBAL["w"]),
-        claiming((10**9, 10**9), GLOBAL["w"]),
-        claiming((2, -3), GLOBAL["w"]),
-        archive(GLOBAL["w"]),
-        archive(GLOBAL["w"])[:40],
-        b"\x80\x04N.",  # a pickle
-    ],
-)
+BYTES = {
+    "none": b"",
+    "half a header": WHOLE[:5],
+    "one byte less": WHOLE[:-1],
+    "a header alone": WHOLE[:-24],
+    "no header": WHOLE[-24:],
+    "another shape": saved(GLOBAL["w"].ravel()),
+    "fewer values": saved(GLOBAL["w"][:1]),
+    "another dtype": saved(GLOBAL["w"].astype(np.float64)),
+    "another byte order": saved(GLOBAL["w"].astype(">f4")),
+    "a larger claim": claiming((2, 4), GLOBAL["w"]),
+    "a claim beyond all memory": claiming((10**9, 10**9), GLOBAL["w"]),
+    "a negative claim": claiming((2, -3), GLOBAL["w"]),
+    "an archive": archive(GLOBAL["w"]),
+    "half an archive": archive(GLOBAL["w"])[:40],
+    "a pickle": b"\x80\x04N.",
+}
+
+
+@pytest.mark.parametrize("data", BYTES.values(), ids=BYTES)
 def test_bytes_that_are_not_the_declared_array_are_refused(data: bytes):
     content = trained()
     content.array_records[ARRAYS]["w"] = Array("float32", (2, 3), "numpy.ndarray", data)
-    with pytest.raises(RefusedError, match=r"w cannot be decoded|w is not the array that it is"):
+    with pytest.raises(RefusedError, match=r"^w (cannot be decoded|is not the array that it is)"):
         checked(content)
+
+
+def test_an_array_in_fortrans_order_is_the_same_array():
+    """As PyTorch gives it of a transposed parameter."""
+    arrays = {**GLOBAL, "w": np.asfortranarray(GLOBAL["w"])}
+    np.testing.assert_array_equal(checked(trained(arrays)).arrays["w"], GLOBAL["w"])
 
 
 def test_an_array_of_another_serialization_is_refused():
     content = trained()
     content.array_records[ARRAYS]["w"] = Array("float32", (2, 3), "torch.Tensor", WHOLE)
-    with pytest.raises(RefusedError, match=r"w cannot be decoded|w is not the array that it is"):
+    with pytest.raises(RefusedError, match=r"^w (cannot be decoded|is not the array that it is)"):
         checked(content)
 
 

@@ -24,10 +24,15 @@ def message(content: RecordDict) -> Message:
     return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
 
 
+ASSIGNMENT = Assignment(3, 1e-3, 1e-6, 0.01, 60.0, STATISTICS, {"arrays": "00ff"})
+
+
 def test_assignment_arrives_as_it_was_sent():
-    sent = pack_assignment(Assignment(3, 1e-3, 0.01, STATISTICS))
+    sent = pack_assignment(ASSIGNMENT)
     task = unpack_assignment(message(RecordDict({CONFIG: sent})))
     assert (task.server_round, task.learning_rate, task.proximal_mu) == (3, 1e-3, 0.01)
+    assert (task.final_learning_rate, task.timeout) == (1e-6, 60.0)
+    assert sent["arrays.sha256"] == "00ff"
     np.testing.assert_array_equal(task.statistics[ACTION].variance, MOMENTS.variance)
 
 
@@ -53,7 +58,7 @@ def test_introduction_arrives_as_it_was_sent():
     ],
 )
 def test_assignment_with_an_unsound_value_is_refused(key: str, value: object):
-    record = ConfigRecord({**pack_assignment(Assignment(3, 1e-3, 0.01, STATISTICS)), key: value})
+    record = ConfigRecord({**pack_assignment(ASSIGNMENT), key: value})
     with pytest.raises(Zk0Error):
         unpack_assignment(message(RecordDict({CONFIG: record})))
 

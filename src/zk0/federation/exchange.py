@@ -26,9 +26,10 @@ def exchange(
     poll = FAST_POLL_S if hasattr(grid, "pull_interval") else SLOW_POLL_S
     deadline = time.monotonic() + timeout
     while pending and time.monotonic() < deadline:
-        for reply in grid.pull_messages(list(pending)):
-            client = pending.pop(reply.metadata.reply_to_message_id)
-            yield client, None if _is_expired(reply, expiry) else reply
+        for message in list(pending):  # one by one: the other replies stay where they are
+            for reply in grid.pull_messages([message]):
+                yield pending.pop(message), None if _is_expired(reply, expiry) else reply
+                del reply  # before the next one is pulled
         if pending:
             time.sleep(poll)
     for client in pending.values():

@@ -1,19 +1,19 @@
 """What the server lets into a round: a reply is checked before any of it is used."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from zk0.federation.roster import Client, explain
-from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, SHA256
+from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, SHA256, Decoded
 from zk0.learning.integrity import hash_arrays
 
-Update = dict[str, NDArray[np.float32]]
+Update = Mapping[str, NDArray[np.float32]]
 
 
 class RefusedError(Exception):
@@ -85,25 +85,28 @@ def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
         given = record[key]
         if (given.dtype, tuple(given.shape)) != (own.dtype, tuple(own.shape)):
             raise RefusedError(f"{key} is {given.dtype} {tuple(given.shape)}")
-    arrays = {key: _decode(record, key) for key in reference}
-    digest = hash_arrays({key: torch.from_numpy(values) for key, values in arrays.items()})
+    arrays = Checked(record)
+    digest = hash_arrays(arrays)
     said = content.config_records.get(CONFIG)
     if said is None or digest != said.get(f"{name}.{SHA256}"):
         raise RefusedError(f"the SHA-256 of its {name} is not the sender's")
     return arrays
 
 
-def _decode(record: ArrayRecord, key: str) -> NDArray[np.float32]:
-    declared = record[key]
-    try:
-        values = declared.numpy()
-    except (TypeError, ValueError, EOFError, OSError) as error:
-        raise RefusedError(f"{key} cannot be decoded: {str(error).splitlines()[0]}") from error
-    if (str(values.dtype), values.shape) != (declared.dtype, tuple(declared.shape)):
-        raise RefusedError(f"{key} is not the array that it is declared to be")
-    if not np.isfinite(values).all():
-        raise RefusedError(f"{key} is not finite")
-    return values
+class Checked(Decoded):
+    """Arrays that are refused, when they are decoded, unless they are as declared and finite."""
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        declared = self.record[name]
+        try:
+            values = super().__getitem__(name)
+        except (TypeError, ValueError, EOFError, OSError) as error:
+            raise RefusedError(f"{name} cannot be decoded: {str(error).splitlines()[0]}") from error
+        if (str(values.dtype), values.shape) != (declared.dtype, tuple(declared.shape)):
+            raise RefusedError(f"{name} is not the array that it is declared to be")
+        if not np.isfinite(values).all():
+            raise RefusedError(f"{name} is not finite")
+        return values
 
 
 def _distance(arrays: Update, reference: ArrayRecord) -> float:

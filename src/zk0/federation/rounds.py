@@ -23,10 +23,10 @@ from zk0.federation.wire import (
     CONTROL,
     NUM_EXAMPLES,
     Assignment,
+    Decoded,
     hash_record,
     pack_arrays,
     pack_assignment,
-    to_numpy,
 )
 from zk0.record.history import History
 
@@ -153,10 +153,8 @@ class Rounds:
         """The progress with new arrays, or one void round more, and the clients' losses."""
         chosen = self._sample(number, TRAIN, self.config.fraction_train)
         contents = self._assign(number, progress, chosen, progress.control)
-        intake = Intake()
         with self.history.timed(number, "train"):
-            for client, reply in self._replies(number, contents, MessageType.TRAIN):
-                self._fold(number, progress, client, reply, intake)
+            intake = self._collect(number, progress, contents)
         failures = len(chosen) - len(intake.metrics)
         self.history.add_aggregate(number, "train", _average(intake.metrics), failures)
         if len(intake.metrics) < self.config.min_train_nodes:
@@ -165,6 +163,15 @@ class Rounds:
         with self.history.timed(number, "aggregate"):
             progress = self._step(number, progress, intake)
         return progress, {client: values["loss"] for client, values in intake.metrics.items()}
+
+    def _collect(
+        self, number: int, progress: Progress, contents: Mapping[Client, RecordDict]
+    ) -> "Intake":
+        intake = Intake()
+        for client, reply in self._replies(number, contents, MessageType.TRAIN):
+            self._fold(number, progress, client, reply, intake)
+            del reply  # of full size before the next one comes
+        return intake
 
     def _fold(
         self, number: int, progress: Progress, client: Client, reply: Message, intake: "Intake"
@@ -182,13 +189,13 @@ class Rounds:
 
     def _step(self, number: int, progress: Progress, intake: "Intake") -> Progress:
         self.history.background.join()  # it may still be writing the optimizer's arrays
-        current = to_numpy(progress.arrays)
-        arrays = pack_arrays(self.optimizer.step(number, current, intake.mean.take()))
+        mean = intake.mean.take()
+        arrays = pack_arrays(self.optimizer.step(number, Decoded(progress.arrays), mean))
         control = progress.control
         if control is not None:  # c + |S|/N * mean of the changes: SCAFFOLD's algorithm 1
             share, moved = len(intake.metrics) / len(self.clients), intake.change.take()
             control = pack_arrays(
-                {name: old + share * moved[name] for name, old in to_numpy(control).items()}
+                {name: old + share * moved[name] for name, old in Decoded(control).items()}
             )
         return replace(progress, arrays=arrays, control=control, void_rounds=0)
 
@@ -260,6 +267,7 @@ class Rounds:
                 self._refuse(number, client, f"no reply within round-timeout = {seconds:g} s")
             else:
                 yield client, reply
+            del reply
 
     def _refuse(self, number: int, client: Client, reason: str) -> None:
         logger.error("round {}: client {} left out: {}", number, client.number, reason)
@@ -280,11 +288,12 @@ class Intake:
 
 
 def _average(metrics: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """Means over the clients, weighted by their examples, in the clients' order."""
+    """Means over the clients, weighted by their examples, of the metrics that all of them sent."""
     ordered = [metrics[client] for client in sorted(metrics)]
     total = sum(values[NUM_EXAMPLES] for values in ordered)
-    names = [name for name in (ordered[0] if ordered else {}) if name != NUM_EXAMPLES]
+    shared = [name for name in (ordered[0] if ordered else {}) if all(name in m for m in ordered)]
     return {
         name: sum(values[name] * values[NUM_EXAMPLES] for values in ordered) / total
-        for name in names
+        for name in shared
+        if name != NUM_EXAMPLES
     }

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from zk0.errors import Zk0Error
 
 Arrays = dict[str, NDArray[np.float32]]
+Current = Mapping[str, NDArray[np.float32]]  # may decode an array when it is asked for
 
 DEFAULT_LEARNING_RATES = {"fedavgm": 1.0, "scaffold": 1.0}
 DEFAULT_LEARNING_RATES |= dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), 0.01)
@@ -33,7 +34,7 @@ DEFAULT_LEARNING_RATES |= dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), 0.
 class ServerOptimizer(Protocol):
     """What the server does with the mean of a round's clients, and what it remembers of it."""
 
-    def step(self, server_round: int, current: Arrays, mean: Arrays) -> Arrays:
+    def step(self, server_round: int, current: Current, mean: Arrays) -> Arrays:
         """The next global arrays, which may be `mean` itself; rounds count from 1.
 
         Raises `ValueError` where `mean` is not of the names, shapes and dtypes of `current`, and
@@ -88,7 +89,7 @@ class Averaging:
 
     learning_rate: float = 1.0
 
-    def step(self, server_round: int, current: Arrays, mean: Arrays) -> Arrays:
+    def step(self, server_round: int, current: Current, mean: Arrays) -> Arrays:
         _refuse_other_arrays(current, mean)
         if self.learning_rate == 1.0:
             return mean
@@ -112,7 +113,7 @@ class FlowerOptimizer:
         self._groups = groups
         self._state: Arrays = {}
 
-    def step(self, server_round: int, current: Arrays, mean: Arrays) -> Arrays:
+    def step(self, server_round: int, current: Current, mean: Arrays) -> Arrays:
         _refuse_other_arrays(current, mean)
         if self._state:
             _refuse_foreign(self._state, self._groups, current)
@@ -221,7 +222,7 @@ def _record(name: str, values: NDArray[np.float32]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(values))})
 
 
-def _labelled(group: str, arrays: Arrays) -> Arrays:
+def _labelled(group: str, arrays: Current) -> Arrays:
     return {f"{group}/{name}": values for name, values in arrays.items()}
 
 
@@ -231,14 +232,14 @@ def _group(state: Mapping[str, NDArray[np.float32]], group: str) -> Arrays:
     return {key.removeprefix(label): state[key] for key in state if key.startswith(label)}
 
 
-def _refuse_other_arrays(current: Arrays, mean: Arrays) -> None:
+def _refuse_other_arrays(current: Current, mean: Arrays) -> None:
     odd = _differing(current, mean)
     if odd:
         raise ValueError(f"the mean and the global arrays differ in {', '.join(odd)}")
 
 
 def _refuse_foreign(
-    state: Mapping[str, NDArray[np.float32]], groups: Sequence[str], arrays: Arrays
+    state: Mapping[str, NDArray[np.float32]], groups: Sequence[str], arrays: Current
 ) -> None:
     """Raise `Zk0Error` unless each group of `state` is of the names, shapes, dtypes of `arrays`."""
     expected = {key: x for group in groups for key, x in _labelled(group, arrays).items()}

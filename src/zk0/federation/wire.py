@@ -100,9 +100,25 @@ def unpack_assignment(message: Message) -> Assignment:
     )
 
 
+class Decoded(Mapping[str, NDArray[np.float32]]):
+    """A record's arrays, each decoded when it is asked for and not kept."""
+
+    def __init__(self, record: ArrayRecord) -> None:
+        self.record = record
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return self.record[name].numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.record)
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+
 def hash_record(record: ArrayRecord) -> str:
     """`hash_arrays` of a record's arrays, one at a time in memory."""
-    return hash_arrays(_Decoded(record))
+    return hash_arrays(Decoded(record))
 
 
 def unpack_arrays(content: RecordDict, name: str = ARRAYS) -> dict[str, torch.Tensor]:
@@ -138,7 +154,7 @@ def pack_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> ArrayRecord:
 
 
 def to_numpy(record: ArrayRecord) -> dict[str, NDArray[np.float32]]:
-    return {name: array.numpy() for name, array in record.items()}
+    return dict(Decoded(record))
 
 
 def open_variates(content: RecordDict, kept: RecordDict) -> ControlVariates | None:
@@ -160,22 +176,6 @@ def close_variates(
     following, change = variates.close()
     kept[CONTROL] = ArrayRecord({name: tensor.cpu() for name, tensor in following.items()})
     return change
-
-
-class _Decoded(Mapping[str, torch.Tensor]):
-    """A record's arrays, decoded when asked for and not kept."""
-
-    def __init__(self, record: ArrayRecord) -> None:
-        self._record = record
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return torch.from_numpy(self._record[name].numpy())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._record)
-
-    def __len__(self) -> int:
-        return len(self._record)
 
 
 def pack_evaluation(result: PolicyLoss) -> RecordDict:
