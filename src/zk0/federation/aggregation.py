@@ -36,5 +36,5 @@ class RunningMean:
         """The mean in float32; the sums are given up on the way, one array after the other."""
         mean = {}
         for name in list(self._sums):
-            mean[name] = (self._sums.pop(name) / self.weight).astype(np.float32)
+            mean[name] = np.asarray(self._sums.pop(name) / self.weight, np.float32)
         return mean

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, 
 from zk0.learning.integrity import hash_arrays
 
 Update = Mapping[str, NDArray[np.float32]]
+
+
+LARGEST_METRIC = 1e30  # sums and squares of such are still finite
+TRAINED = {"loss", "first-loss", "last-loss", "steps", "seconds"}  # what the record needs
+EVALUATED = {"loss", "standard-error"}
 
 
 class RefusedError(Exception):
@@ -38,7 +44,7 @@ def check_training(
     examples what the client introduced itself with, and the update's norm at most `max_norm` (0: no
     limit)."""
     content = _content(reply)
-    metrics = _metrics(content)
+    metrics = _metrics(content, TRAINED)
     examples = metrics.get(NUM_EXAMPLES)
     claimed = client.introduction.statistics["action"].count
     if examples != claimed:
@@ -52,9 +58,9 @@ def check_training(
 
 def check_evaluation(reply: Message) -> dict[str, Any]:
     """An evaluation's metrics; raises `RefusedError` where they are no finite numbers."""
-    metrics = _metrics(_content(reply))
-    if "loss" not in metrics or metrics.get(NUM_EXAMPLES, 0) < 1:
-        raise RefusedError("its evaluation has no loss or no examples")
+    metrics = _metrics(_content(reply), EVALUATED)
+    if metrics.get(NUM_EXAMPLES, 0) < 1:
+        raise RefusedError("its evaluation has no examples")
     return metrics
 
 
@@ -64,13 +70,15 @@ def _content(reply: Message) -> RecordDict:
     return reply.content
 
 
-def _metrics(content: RecordDict) -> dict[str, Any]:
+def _metrics(content: RecordDict, needed: set[str]) -> dict[str, Any]:
     if METRICS not in content.metric_records:
         raise RefusedError("it has no metrics")
     metrics = dict(content.metric_records[METRICS])
     for name, value in metrics.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or not -LARGEST_METRIC < value < LARGEST_METRIC:
             raise RefusedError(f"its {name} is {value}")
+    if missing := sorted(needed - metrics.keys()):
+        raise RefusedError(f"it has no {missing[0]}")
     return metrics
 
 
@@ -94,19 +102,33 @@ def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
 
 
 class Checked(Decoded):
-    """Arrays that are refused, when they are decoded, unless they are as declared and finite."""
+    """Arrays that are refused, when they are decoded, unless they are as declared and finite.
+
+    Nothing in the sender's bytes is interpreted: they have to begin with the very header that NumPy
+    writes for the declared dtype and shape.
+    """
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         declared = self.record[name]
-        try:
-            values = super().__getitem__(name)
-        except (TypeError, ValueError, EOFError, OSError) as error:
-            raise RefusedError(f"{name} cannot be decoded: {str(error).splitlines()[0]}") from error
-        if (str(values.dtype), values.shape) != (declared.dtype, tuple(declared.shape)):
+        if declared.stype != "numpy.ndarray":
             raise RefusedError(f"{name} is not the array that it is declared to be")
-        if not np.isfinite(values).all():
-            raise RefusedError(f"{name} is not finite")
-        return values
+        shape, dtype = tuple(declared.shape), np.dtype(declared.dtype)
+        size = math.prod(shape) * dtype.itemsize
+        for order in ("C", "F"):
+            header = _header(dtype, shape, fortran=order == "F")
+            if len(declared.data) == len(header) + size and declared.data.startswith(header):
+                values = np.frombuffer(declared.data, dtype, offset=len(header))
+                if not np.isfinite(values).all():
+                    raise RefusedError(f"{name} is not finite")
+                return values.reshape(shape, order=order)
+        raise RefusedError(f"{name} is not the array that it is declared to be")
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> bytes:
+    file = BytesIO()
+    description = {"descr": dtype.str, "fortran_order": fortran, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()
 
 
 def _distance(arrays: Update, reference: ArrayRecord) -> float:

@@ -52,7 +52,9 @@ def save_state(run: Path, state: State, keep: int) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise cannot_write(folder, error) from error
-    for old in _newest_first(run)[keep:]:
+    kept = _newest_first(run)
+    later = kept[: kept.index(folder)]  # of a run that went on from an earlier round
+    for old in [*later, *kept[len(later) + keep :]]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -74,19 +76,23 @@ def _write(folder: Path, state: State) -> None:
     content = {
         "format": FORMAT,
         "server_round": state.server_round,
-        "sha256": _digest(folder / ARRAYS),
+        "arrays_sha256": _digest(folder / ARRAYS),
         "facts": state.facts,
     }
-    (folder / FACTS).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    text = json.dumps({"sha256": _hash_json(content), "content": content}, allow_nan=False)
+    (folder / FACTS).write_text(text + "\n")
     for path in (folder / ARRAYS, folder / FACTS, folder):
         _flush(path)
 
 
 def _read(folder: Path) -> State:
-    content = json.loads((folder / FACTS).read_text())
+    whole = json.loads((folder / FACTS).read_text())
+    content = whole["content"]
+    if _hash_json(content) != whole["sha256"]:
+        raise ValueError(f"the SHA-256 of {FACTS} is not the recorded one")
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, not {FORMAT}")
-    if _digest(folder / ARRAYS) != content["sha256"]:
+    if _digest(folder / ARRAYS) != content["arrays_sha256"]:
         raise ValueError(f"the SHA-256 of {ARRAYS} is not the recorded one")
     parts: dict[str, dict[str, NDArray[Any]]] = {part: {} for part in PARTS}
     for key, values in load_file(folder / ARRAYS).items():
@@ -103,6 +109,11 @@ def _newest_first(run: Path) -> list[Path]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_json(content: Mapping[str, Any]) -> str:
+    """Of the content, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -72,3 +72,6 @@ def forget_after(models: Path, server_round: int) -> None:
     for folder in models.glob("checkpoint_round_*"):
         if int(folder.name.rpartition("_")[2]) > server_round:
             shutil.rmtree(folder)
+    for name in (BEST, LAST):
+        if not (models / name).exists():
+            (models / name).unlink(missing_ok=True)
