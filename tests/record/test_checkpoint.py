@@ -118,7 +118,7 @@ def test_a_killed_save_is_no_checkpoint_and_is_cleared_away(tmp_path: Path, smal
 def test_a_resumed_run_forgets_the_rounds_that_it_makes_anew(tmp_path: Path, small: SmolVLAPolicy):
     for server_round in (2, 9, 10, 11):
         save(tmp_path, small, server_round, *(["best"] if server_round == 9 else []), keep=9)
-    forget_after(tmp_path, 9)
+    forget_after(tmp_path, 9, 0)
     assert rounds_in(tmp_path) == [2, 9]
     assert (tmp_path / "best" / "config.json").exists()
 
@@ -126,9 +126,9 @@ def test_a_resumed_run_forgets_the_rounds_that_it_makes_anew(tmp_path: Path, sma
 def test_no_name_points_to_a_forgotten_round(tmp_path: Path, small: SmolVLAPolicy):
     save(tmp_path, small, 3, "best")
     save(tmp_path, small, 5, "best", "last")
-    forget_after(tmp_path, 4)
+    forget_after(tmp_path, 4, 3)
     assert all(path.exists() for path in tmp_path.iterdir())
 
 
 def test_there_may_be_nothing_to_forget(tmp_path: Path):
-    forget_after(tmp_path / "models", 3)
+    forget_after(tmp_path / "models", 3, 0)

@@ -1,5 +1,6 @@
 """One federated run, from the clients' introductions to the last checkpoint."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -112,7 +113,8 @@ class Federation:
         kept = unpack_state(state, config, clients)
         self.optimizer.restore(dict(state.optimizer))
         history.restore(kept.history)
-        forget_after(history.folder.path / "models", state.server_round)
+        models = history.folder.path / "models"
+        forget_after(models, state.server_round, kept.progress.best_round)
         logger.info("going on after round {} in {}", state.server_round, history.folder.path)
         return kept.progress, kept.statistics
 
@@ -153,6 +155,9 @@ class ServerSide:
             self.history.add_server_error(server_round, f"{type(error).__name__}: {error}")
             return None
         loss = composite(losses)
+        if not math.isfinite(loss):
+            self.history.add_server_error(server_round, f"the policy loss is {loss}")
+            return None
         self.history.add_server_evaluation(server_round, loss, to_json(losses))
         parts = ", ".join(f"{slug} {result.loss:.4f}" for slug, result in losses.items())
         logger.info("round {}: policy loss {:.4f} ({})", server_round, loss, parts)

@@ -1,13 +1,18 @@
-"""What the server lets into a round: a reply is checked before any of it is used."""
+"""What the server lets into a round: a reply is checked before any of it is used.
+
+Records are taken from a message by name: each use of Flower's `array_records` and the like makes a
+reference cycle, in which the whole content waits for the garbage collector.
+"""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from zk0.federation.roster import Client, explain
@@ -71,9 +76,10 @@ def _content(reply: Message) -> RecordDict:
 
 
 def _metrics(content: RecordDict, needed: set[str]) -> dict[str, Any]:
-    if METRICS not in content.metric_records:
+    record = content.get(METRICS)
+    if not isinstance(record, MetricRecord):
         raise RefusedError("it has no metrics")
-    metrics = dict(content.metric_records[METRICS])
+    metrics = dict(record)
     for name, value in metrics.items():
         if not isinstance(value, int | float) or not -LARGEST_METRIC < value < LARGEST_METRIC:
             raise RefusedError(f"its {name} is {value}")
@@ -83,8 +89,8 @@ def _metrics(content: RecordDict, needed: set[str]) -> dict[str, Any]:
 
 
 def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
-    record = content.array_records.get(name)
-    if record is None:
+    record = content.get(name)
+    if not isinstance(record, ArrayRecord):
         raise RefusedError(f"it has no {name}")
     foreign = sorted(set(record) ^ set(reference))
     if foreign:
@@ -95,8 +101,8 @@ def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
             raise RefusedError(f"{key} is {given.dtype} {tuple(given.shape)}")
     arrays = Checked(record)
     digest = hash_arrays(arrays)
-    said = content.config_records.get(CONFIG)
-    if said is None or digest != said.get(f"{name}.{SHA256}"):
+    said = content.get(CONFIG)
+    if not isinstance(said, ConfigRecord) or digest != said.get(f"{name}.{SHA256}"):
         raise RefusedError(f"the SHA-256 of its {name} is not the sender's")
     return arrays
 
@@ -124,6 +130,7 @@ class Checked(Decoded):
         raise RefusedError(f"{name} is not the array that it is declared to be")
 
 
+@lru_cache(maxsize=4096)
 def _header(dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> bytes:
     file = BytesIO()
     description = {"descr": dtype.str, "fortran_order": fortran, "shape": shape}

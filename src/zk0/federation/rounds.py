@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from loguru import logger
 
 from zk0.config import Config
-from zk0.data.statistics import Moments
+from zk0.data.statistics import ACTION, Moments
 from zk0.errors import Zk0Error
 from zk0.federation.aggregation import RunningMean
 from zk0.federation.exchange import exchange
@@ -192,12 +192,18 @@ class Rounds:
         mean = intake.mean.take()
         arrays = pack_arrays(self.optimizer.step(number, Decoded(progress.arrays), mean))
         control = progress.control
-        if control is not None:  # c + |S|/N * mean of the changes: SCAFFOLD's algorithm 1
-            share, moved = len(intake.metrics) / len(self.clients), intake.change.take()
-            control = pack_arrays(
-                {name: old + share * moved[name] for name, old in Decoded(control).items()}
-            )
+        if control is not None:
+            control = self._move_control(control, intake)
         return replace(progress, arrays=arrays, control=control, void_rounds=0)
+
+    def _move_control(self, control: ArrayRecord, intake: "Intake") -> ArrayRecord:
+        """c + |S|/N * mean of the changes: SCAFFOLD's algorithm 1, with clients counted by their
+        frames, so that it seeks the same optimum as the weighted mean of the other strategies."""
+        every = sum(client.introduction.statistics[ACTION].count for client in self.clients)
+        share, moved = intake.change.weight / every, intake.change.take()
+        return pack_arrays(
+            {name: old + share * moved[name] for name, old in Decoded(control).items()}
+        )
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -283,7 +289,7 @@ class Intake:
 
     def add(self, client: Client, training: Training) -> None:
         self.mean.add(training.arrays, training.examples)
-        self.change.add(training.control, 1)
+        self.change.add(training.control, training.examples)
         self.metrics[client.number] = training.metrics
 
 

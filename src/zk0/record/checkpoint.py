@@ -67,11 +67,15 @@ def _prune(models: Path, keep: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def forget_after(models: Path, server_round: int) -> None:
-    """Remove the checkpoints of later rounds, which a resumed run makes anew."""
+def forget_after(models: Path, server_round: int, best_round: int) -> None:
+    """Remove the checkpoints of later rounds, which a resumed run makes anew; "best" means that of
+    `best_round` again, where it is still there."""
     for folder in models.glob("checkpoint_round_*"):
         if int(folder.name.rpartition("_")[2]) > server_round:
             shutil.rmtree(folder)
     for name in (BEST, LAST):
         if not (models / name).exists():
             (models / name).unlink(missing_ok=True)
+    best = models / f"checkpoint_round_{best_round}"
+    if best.is_dir():
+        _point(models / BEST, best)
