@@ -10,6 +10,8 @@ from zk0.learning.batches import Batches
 from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.training import draw_noise
 
+TOGETHER = 64  # frames at least: without gradients small batches only waste time
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -33,8 +35,9 @@ def policy_loss(
     noise, times = draw_noise(policy, len(positions), torch.Generator().manual_seed(seed))
     policy.eval()
     losses = []
-    for start in range(0, len(positions), batch_size):
-        part = slice(start, start + batch_size)
+    together = max(batch_size, TOGETHER)
+    for start in range(0, len(positions), together):
+        part = slice(start, start + together)
         batch, prefix = batches.take(positions[part])
         losses.append(loss_from_prefix(policy, prefix, batch, noise[part], times[part], "none"))
     values = torch.cat(losses).double().cpu()
