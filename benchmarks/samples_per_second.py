@@ -66,8 +66,7 @@ def time_fill(frames: Frames, device: torch.device, cache: Path) -> float:
 
 
 def make_batches(policy, frames: Frames) -> Batches:
-    preprocess, _ = make_processors(policy, frames.statistics)
-    return Batches(policy, frames, preprocess, CacheOptions("prefix", 0.0, "bfloat16"))
+    return Batches(policy, frames, frames.statistics, CacheOptions("prefix", 0.0, "bfloat16"))
 
 
 def zk0_rate(frames: Frames, device: torch.device, options: argparse.Namespace) -> float:

@@ -130,8 +130,8 @@ class Zk0:
         self.policy = policy
         self.loss_of = torch.compile(loss_from_prefix) if compiled else loss_from_prefix
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        learning_rate = policy.config.optimizer_lr
-        self.optimizer, self.max_norm = build_optimizer(policy, self.parameters, learning_rate)
+        self.optimizer = build_optimizer(policy)
+        self.max_norm = policy.config.get_optimizer_preset().grad_clip_norm
 
     def loss(self, example: Example, reduction: str = "mean") -> Tensor:
         return self.loss_of(

@@ -1,10 +1,15 @@
 """Small real things that many tests share: datasets from the simulator, a policy, a federation."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from zk0.sim import opengl
+
+opengl.configure()  # before any test imports MuJoCo
 
 PROJECT = Path(__file__).resolve().parents[1]
 EPISODES = 3
@@ -22,9 +27,6 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four LeRobotDatasets of a few simulated episodes each, by name."""
-    from zk0.sim.opengl import configure
-
-    configure()
     from zk0.sim.recipes import RECIPES
     from zk0.sim.writer import write
 
@@ -58,3 +60,18 @@ def exact():
     from zk0.learning.prefix_cache import CacheOptions
 
     return CacheOptions("prefix", 0.0, "float32")
+
+
+@pytest.fixture
+def zk0(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call `zk0 ...`; its exit status, and what it wrote to stdout and stderr."""
+
+    from zk0.cli import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zk0", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return call

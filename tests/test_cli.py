@@ -1,23 +1,6 @@
-import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import EPISODES, PROJECT
-from zk0.cli import main
-
-
-@pytest.fixture
-def zk0(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call `zk0 ...`; its exit status, and what it wrote to stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["zk0", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 def test_config_check_shows_what_a_run_would_use(zk0):

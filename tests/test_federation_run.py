@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,9 @@ import jsonschema
 import pytest
 
 from tests.flower import Flower, flower_at
+from zk0.comparison.compare import compare_runs
+from zk0.evaluation.videos import analyze
+from zk0.record.evidence import folder_of, load_frames, load_rollouts
 from zk0.record.run_folder import RunFolder
 
 NUMBER, COUNT = {"type": "number"}, {"type": "integer", "minimum": 0}
@@ -17,8 +22,9 @@ LOSS = {"type": "number", "exclusiveMinimum": 0}
 SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 SETTINGS = (
     "num-server-rounds=2 local-steps=3 batch-size=8 eval-batches=2 eval-episodes=1 "
-    "checkpoint-interval=1"
+    "checkpoint-interval=1 rollout-episodes=2"
 )
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 
 def strict(properties: dict[str, object], *optional: str) -> dict[str, object]:
@@ -32,7 +38,18 @@ def strict(properties: dict[str, object], *optional: str) -> dict[str, object]:
     }
 
 
-POLICY_LOSS = strict({"loss": LOSS, "standard_error": NUMBER, "frames": COUNT})
+JOINT_LOSSES = {f"loss.{joint}": LOSS for joint in JOINTS}
+JOINT_ERRORS = {f"error.{joint}": LOSS for joint in JOINTS}  # where actions were predicted
+POLICY_LOSS = strict(
+    {
+        "loss": LOSS,
+        "standard-error": NUMBER,
+        "frames": COUNT,
+        **JOINT_LOSSES,
+        **JOINT_ERRORS,
+    },
+    *JOINT_ERRORS,
+)
 TRAIN = {
     "num-examples": COUNT,
     "loss": LOSS,
@@ -45,7 +62,13 @@ TRAIN = {
     "learning-rate": LOSS,
     "proximal-mu": NUMBER,
 }
-EVALUATE = {"num-examples": COUNT, "loss": LOSS, "standard-error": NUMBER}
+EVALUATE = {
+    "num-examples": COUNT,
+    "loss": LOSS,
+    "standard-error": NUMBER,
+    **JOINT_LOSSES,
+    **JOINT_ERRORS,
+}
 MEANS = {
     "train": {**dict.fromkeys(TRAIN, NUMBER), "failures": COUNT},
     "evaluate": {**dict.fromkeys(EVALUATE, NUMBER), "failures": COUNT},
@@ -59,18 +82,36 @@ PLAN = {
     "boosted": {"type": "object", "additionalProperties": LOSS},
     "rules": {"type": "array", "items": {"type": "string"}},
 }
+SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+TALLY = {
+    "task": {"type": "string"},
+    "episodes": COUNT,
+    "successes": COUNT,
+    "low": SHARE,
+    "high": SHARE,
+    "nearest": NUMBER,
+    "grasped": SHARE,
+    "lifted": SHARE,
+    "placed": SHARE,
+    "seconds": {"type": ["number", "null"]},
+    "smoothness": NUMBER,
+}
 ROUND = strict(
     {
         "round": COUNT,
         "plan": strict(PLAN),
         "server": SERVER,
         "train": strict(MEANS["train"]),
-        "evaluate": strict(MEANS["evaluate"]),
+        "evaluate": strict(MEANS["evaluate"], *JOINT_ERRORS),
+        "rollouts": {"type": "object", "additionalProperties": strict(TALLY)},
+        "bytes": strict({"down": COUNT, "up": COUNT}),
         "seconds": {"type": "object", "additionalProperties": LOSS},
     },
     "plan",
     "train",
     "evaluate",
+    "rollouts",
+    "bytes",
 )
 CLIENT_ROUND = strict(
     {
@@ -79,7 +120,7 @@ CLIENT_ROUND = strict(
         "slug": {"enum": ["touch", "picklift"]},
         "node_id": {"type": "string", "pattern": "^[0-9]+$"},
         "train": strict(TRAIN),
-        "evaluate": strict(EVALUATE),
+        "evaluate": strict(EVALUATE, *JOINT_ERRORS),
     }
 )
 CLIENT = {
@@ -101,6 +142,17 @@ DATASET = {
 CONFIG = strict(
     {
         "flower_run_id": {"type": "string", "pattern": "^[0-9]+$"},
+        "kind": {"const": "federated"},
+        "trained_on": {"const": [0, 1]},
+        "budget": {"const": {"steps_per_client": {"0": 6, "1": 6}, "batch_size": 8}},
+        "evaluation": strict(
+            {
+                "batches": {"const": 2},
+                "batch_size": {"const": 8},
+                "noise_seed": {"const": 0},
+                "normalization": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+            }
+        ),
         "config": {"type": "object"},
         "versions": {"type": "object", "additionalProperties": {"type": "string"}},
         "git_revision": {"type": ["string", "null"]},
@@ -281,3 +333,104 @@ def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
         log = flower.run(SETTINGS, f"output-dir='{tmp_path / 'outputs'}'", completes=False)
     assert "1 of 2 clients can take part: other-camera has cameras" in log
     assert "round 1" not in log
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def call_zk0(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = str(Path(sys.executable).parent / "zk0")
+    return subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_actions_are_predicted_before_round_1_and_in_the_last(run: Run):
+    rounds = run.read("server/federated_metrics.json")["rounds"]
+    measured = ["error.gripper" in each["server"]["datasets"]["near"] for each in rounds]
+    assert measured == [True, False, True]
+    evidence = load_frames(folder_of(run.folder, 2))
+    kept = rounds[2]["server"]["datasets"]["far"]
+    assert evidence["far"].losses.mean() == pytest.approx(kept["loss"], rel=1e-6)
+    assert evidence["far"].errors[:, 5].mean() == pytest.approx(kept["error.gripper"], rel=1e-6)
+
+
+def test_rollouts_of_every_task_are_played_once_and_filmed(run: Run):
+    tasks = run.read("server/federated_metrics.json")["rounds"][-1]["rollouts"]
+    assert list(tasks) == ["touch", "picklift", "near", "far"]
+    rollouts = load_rollouts(folder_of(run.folder, 2))
+    assert [each.task for each in rollouts] == [task for task in tasks for _ in range(2)]
+    analysis = analyze(run.folder)
+    assert analysis.problems == ()
+    kinds = {(row.group.who, row.group.kind): row.videos for row in analysis.rows}
+    assert kinds == {
+        ("client_0", "open-loop"): 1,
+        ("client_1", "open-loop"): 1,
+        ("server", "rollout"): 1,
+    }
+    assert not (run.folder / "evaluate/round_1/client_0").exists()
+
+
+def test_what_travels_is_counted(run: Run):
+    """The arrays go down twice a round, to train and to evaluate, and up once."""
+    sizes = [each["bytes"] for each in run.read("server/federated_metrics.json")["rounds"][1:]]
+    assert len(sizes) == 2
+    for size in sizes:
+        assert size["down"] == 2 * size["up"]
+        assert 2 * 4.9e6 < size["up"] < 2 * 5.0e6
+
+
+def test_checkpoint_evaluated_afterwards_gives_the_same_numbers(
+    run: Run, datasets: dict[str, Path], tmp_path: Path
+):
+    last = run.read("server/federated_metrics.json")["rounds"][-1]["server"]["datasets"]
+    numbers = tmp_path / "numbers.json"
+    sources = [
+        part for name in ("near", "far") for part in ("--dataset", f"local:{datasets[name]}")
+    ]
+    done = call_zk0(
+        "evaluate", str(run.folder / "models" / "last"), *sources, "--json", str(numbers)
+    )
+    assert done.returncode == 0, done.stderr
+    assert "near" in done.stdout
+    for name, found in json.loads(numbers.read_text()).items():
+        assert found == pytest.approx(last[name], rel=1e-4)
+
+
+def test_clients_held_out_episodes_can_be_evaluated_afterwards(
+    run: Run, datasets: dict[str, Path], tmp_path: Path
+):
+    kept = run.read("clients/client_0/round_2.json")["evaluate"]
+    numbers, source = tmp_path / "numbers.json", f"local:{datasets['touch']}"
+    checkpoint = str(run.folder / "models" / "last")
+    done = call_zk0(
+        "evaluate", checkpoint, "--dataset", source, "--held-out", "--json", str(numbers)
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(numbers.read_text())["touch"]
+    assert found.pop("frames") == kept.pop("num-examples")
+    assert found == pytest.approx(kept, rel=1e-4)
+
+
+def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path], tmp_path: Path):
+    """Bit by bit, where nothing holds the client back (mu = 0): there is nothing else to be."""
+    settings = (
+        f"{SETTINGS} num-server-rounds=1 local-steps=6 proximal-mu=0.0 rollout-episodes=0 "
+        "rollout-videos=0 min-train-nodes=1 min-available-nodes=1"
+    )
+    with flower_at(
+        tmp_path / "flower", [datasets["touch"]], [datasets["near"], datasets["far"]]
+    ) as flower:
+        flower.run(settings, f"output-dir='{tmp_path / 'federated'}'")
+        done = call_zk0(
+            *("baseline", "centralized", "--app", str(flower.app)),
+            *("-c", settings, "-c", f"output-dir='{tmp_path / 'centralized'}'"),
+        )
+    assert done.returncode == 0, done.stderr
+    federated, centralized = (
+        Run(next((tmp_path / kind).iterdir()), "") for kind in ("federated", "centralized")
+    )
+    assert centralized.read("config.json")["kind"] == "centralized"
+    assert federated.events[-1]["hash"] == centralized.events[-1]["hash"]
+    name = "server/policy_loss_history.json"
+    assert federated.read(name) == centralized.read(name)
+    comparison = compare_runs([federated.folder, centralized.folder])
+    assert "holds" not in " ".join(comparison.sentences())

@@ -10,6 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zk0.commands import baseline, videos
+from zk0.commands.compare import compare
+from zk0.commands.evaluate import evaluate, rollout
+from zk0.commands.sweep import sweep
 from zk0.errors import Zk0Error
 
 if TYPE_CHECKING:
@@ -27,6 +31,10 @@ config_app = typer.Typer(help="The configuration of a run.", no_args_is_help=Tru
 data_app = typer.Typer(help="The embedded world's datasets.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+app.add_typer(baseline.app, name="baseline")
+app.add_typer(videos.app, name="videos")
+for command in (compare, evaluate, rollout, sweep):
+    app.command()(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Datasets; all where none is named.")]
 

@@ -3,6 +3,7 @@
 import faulthandler
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -22,7 +23,9 @@ from zk0.federation.wire import (
     unpack_assignment,
 )
 from zk0.node import Node
+from zk0.record import evidence
 from zk0.record.log import start_terminal
+from zk0.record.run_folder import RunFolder, outputs_root
 
 app = ClientApp()
 start_terminal()
@@ -63,10 +66,15 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate the global arrays on the held-out episodes."""
+    """Evaluate the global arrays on the held-out episodes, and film some where that is due."""
     node, task = _open_node(context), unpack_assignment(message)
+    thorough = node.config.is_thorough(task.server_round)
     with ends_within(task.timeout):
-        result = node.evaluate(unpack_arrays(message.content), task.statistics)
+        result = node.evaluate(unpack_arrays(message.content), task.statistics, thorough)
+        if thorough:
+            who = f"client_{_order(context)}"
+            folder = evidence.folder_of(_own_record(context), task.server_round, who)
+            node.film(task.statistics, folder, who, task.server_round, result.loss)
     return Message(pack_evaluation(result), reply_to=message)
 
 
@@ -79,6 +87,14 @@ def ends_within(seconds: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _own_record(context: Context) -> Path:
+    """Where this node keeps what only it may see: in a simulation the run's own folder, elsewhere
+    one of the node's, named after Flower's run."""
+    output_dir = str(context.run_config["output-dir"])
+    found = RunFolder.find(output_dir, context.run_id)
+    return found.path if found else outputs_root(output_dir) / f"flower-run-{context.run_id}"
 
 
 def _open_node(context: Context) -> Node:

@@ -71,6 +71,9 @@ class Config(BaseModel):
     eval_episodes: int = Field(ge=1)
     eval_frequency: int = Field(ge=1)
     eval_batches: int = Field(ge=0)
+    rollout_frequency: int = Field(ge=0)
+    rollout_episodes: int = Field(ge=0, le=10_000)
+    rollout_videos: int = Field(ge=0)
     fraction_train: float = Field(gt=0, le=1)
     fraction_evaluate: float = Field(ge=0, le=1)
     min_train_nodes: int = Field(ge=1)
@@ -93,6 +96,11 @@ class Config(BaseModel):
     prefix_cache_dtype: Literal["bfloat16", "float32"]
     output_dir: str = Field(min_length=1)
     use_wandb: bool
+
+    def is_thorough(self, server_round: int) -> bool:
+        """Whether a round's evaluation also predicts actions, plays rollouts and films."""
+        due = self.rollout_frequency and server_round % self.rollout_frequency == 0
+        return bool(due) or server_round == self.num_server_rounds
 
     def to_run_config(self) -> dict[str, Any]:
         """The values by their hyphenated keys, as a user writes them."""

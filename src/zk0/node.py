@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
+import numpy as np
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
@@ -11,7 +13,8 @@ from zk0.config import Config
 from zk0.data.frames import Frames, open_frames
 from zk0.data.sources import Source, fetch
 from zk0.data.statistics import Moments
-from zk0.evaluation.policy_loss import PolicyLoss, policy_loss
+from zk0.evaluation.open_loop import film, predict_episode
+from zk0.evaluation.policy_loss import PolicyLoss, evaluate_frames, summarise
 from zk0.learning.batches import Batches
 from zk0.learning.device import Precision, device_of, select_device
 from zk0.learning.policy import (
@@ -19,7 +22,6 @@ from zk0.learning.policy import (
     build_policy,
     check_fit,
     get_trainable,
-    make_processors,
     set_trainable,
 )
 from zk0.learning.prefix_cache import CacheOptions
@@ -53,9 +55,8 @@ def warm_batches(
     cache: CacheOptions,
 ) -> Batches:
     """A dataset's training or held-out frames, normalised once for all rounds."""
-    preprocess, _ = make_processors(policy, dict(statistics))
     frames = warm_frames(source).split(eval_episodes)[held_out]
-    return Batches(policy, frames, preprocess, cache)
+    return Batches(policy, frames, dict(statistics), cache)
 
 
 def cache_options(config: Config) -> CacheOptions:
@@ -92,7 +93,7 @@ class Node:
     ) -> tuple[dict[str, torch.Tensor], LocalResult]:
         """Train from the global `arrays`, the learning rate going from the first to the second of
         `rates`; the trained arrays and what the steps did."""
-        config, batches = self.config, self._batches(statistics, held_out=False)
+        config, batches = self.config, self.batches(statistics, held_out=False)
         set_trainable(self.policy, arrays)
         steps = count_steps(
             len(batches), config.batch_size, config.local_epochs, config.local_steps
@@ -104,15 +105,36 @@ class Node:
         result = train(self.policy, batches, local, seed, compiled, variates)
         return get_trainable(self.policy), result
 
-    def evaluate(self, arrays: Arrays, statistics: Mapping[str, Moments]) -> PolicyLoss:
-        """The policy loss of the global `arrays` on this node's held-out episodes."""
-        config, batches = self.config, self._batches(statistics, held_out=True)
+    def evaluate(
+        self, arrays: Arrays, statistics: Mapping[str, Moments], predict: bool
+    ) -> PolicyLoss:
+        """The policy loss of the global `arrays` on this node's held-out episodes, and with
+        `predict` the error of its actions."""
+        config, batches = self.config, self.batches(statistics, held_out=True)
         set_trainable(self.policy, arrays)
-        return policy_loss(
-            self.policy, batches, config.batch_size, config.eval_batches, config.seed
+        frames = evaluate_frames(
+            self.policy, batches, config.batch_size, config.eval_batches, predict
         )
+        return summarise(frames, batches.frames.joints)
 
-    def _batches(self, federated: Mapping[str, Moments], held_out: bool) -> Batches:
+    def film(
+        self,
+        statistics: Mapping[str, Moments],
+        folder: Path,
+        who: str,
+        server_round: int,
+        loss: float,
+    ) -> None:
+        """Film what the policy, as it was evaluated last, predicts for the first held-out episodes,
+        as many as `rollout-videos`."""
+        batches = self.batches(statistics, held_out=True)
+        episodes = np.unique(batches.frames.episodes[batches.frames.selection])
+        for episode in episodes[: self.config.rollout_videos].tolist():
+            open_loop = predict_episode(self.policy, batches, episode)
+            film(open_loop, batches, folder, who, server_round, loss)
+
+    def batches(self, federated: Mapping[str, Moments], held_out: bool) -> Batches:
+        """The training or the held-out frames, normalised as the configuration says."""
         local = self.config.normalization == "local"
         statistics = self.training_frames.statistics if local else federated
         return warm_batches(

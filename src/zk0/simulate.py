@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from zk0 import connections
 from zk0.config import Datasets, check
@@ -203,33 +203,48 @@ def flower_environment() -> dict[str, str]:
 
 
 class Run:
-    """One run through Flower's command line, the part of Flower that is documented to stay."""
+    """One run through Flower's command line, the part of Flower that is documented to stay.
 
-    def __init__(self, connection: str, environment: dict[str, str]) -> None:
+    All that Flower says goes to `log`, where one is given, and else to the terminal.
+    """
+
+    def __init__(
+        self,
+        connection: str,
+        environment: dict[str, str],
+        app: Path = PROJECT,
+        log: TextIO | None = None,
+    ) -> None:
         self.connection = connection
         self.environment = environment
+        self.app = app
+        self.log = log
         self.run_id: str | None = None
+
+    def heard(self) -> None:
+        """Called after each line of the run's log; what it raises ends the run."""
 
     def follow(self, overrides: list[str], output_dir: str) -> int:
         """Start the run, show its log, and return the exit status that says how it ended."""
         stream = self.start(overrides)
         try:
             self.show(stream)
-        except Interrupted:
+        except BaseException:
             self.stop(stream)
             raise
         if stream.wait() != 0 or self.run_id is None:
-            raise Zk0Error(f"`flwr run` failed with exit status {stream.returncode}: see above")
+            where = self.log.name if self.log else "above"
+            raise Zk0Error(f"`flwr run` failed with exit status {stream.returncode}: see {where}")
         status, details = self.status()
         folder = RunFolder.find(output_dir, int(self.run_id))
         if folder is not None:
-            print(f"Outputs: {folder.path}", flush=True)
+            print(f"Outputs: {folder.path}", flush=True, file=self.log)
         if status != "finished:completed":
             raise Zk0Error(f"run {self.run_id} did not complete: {status} ({details})")
         return 0
 
     def start(self, overrides: list[str]) -> "subprocess.Popen[str]":
-        command = [*self.flwr("run"), str(PROJECT), self.connection, "--stream"]
+        command = [*self.flwr("run"), str(self.app), self.connection, "--stream"]
         for override in overrides:
             command += ["--run-config", override]
         # In a session of its own: Ctrl-C reaches this program only, which then ends the run.
@@ -237,6 +252,7 @@ class Run:
             command,
             env=self.environment,
             stdout=subprocess.PIPE,
+            stderr=self.log,
             text=True,
             errors="replace",
             start_new_session=True,
@@ -248,7 +264,8 @@ class Run:
             if self.run_id is None and (started := STARTED.search(line)):
                 self.run_id = started[1]
             if not NOISE.search(line):
-                print(line, end="", flush=True)
+                print(line, end="", flush=True, file=self.log)
+            self.heard()
 
     def stop(self, stream: "subprocess.Popen[str]") -> None:
         """Stop the run itself: closing its log alone would leave it running."""
@@ -257,11 +274,17 @@ class Run:
         stream.terminate()
         self.show(stream)  # The number of the run may be among the last lines.
         stream.wait()
-        if self.run_id is None:
-            return
+        if self.run_id is not None:
+            self.end()
+
+    def end(self) -> None:
+        """Tell Flower to stop the run; says on stderr what to do where that fails."""
+        assert self.run_id is not None
         stopped = subprocess.run(
             [*self.flwr("stop"), self.run_id, self.connection],
             env=self.environment,
+            stdout=self.log,
+            stderr=self.log,
             check=False,
             start_new_session=True,
         )

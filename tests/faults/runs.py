@@ -76,6 +76,8 @@ def settings(outputs: Path, **run_config: int | float | str) -> str:
         "batch-size": 4,
         "eval-batches": 1,
         "eval-episodes": 1,
+        "rollout-episodes": 0,
+        "rollout-videos": 0,
         "output-dir": f"'{outputs}'",
     }
     wanted = least | {name.replace("_", "-"): value for name, value in run_config.items()}

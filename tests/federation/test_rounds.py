@@ -164,6 +164,9 @@ class Judge:
     def save(self, server_round: int, arrays: ArrayRecord, *names: str) -> None:
         self.saved.append((server_round, names, hash_record(arrays)))
 
+    def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
+        self.save(server_round, arrays, "last")
+
     def close(self, progress: Progress) -> None:
         self.closed.append(progress)
         self.history.folder.write(

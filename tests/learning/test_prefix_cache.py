@@ -16,7 +16,7 @@ import torch
 from zk0.data.frames import Frames, open_frames
 from zk0.learning import device, prefix_cache
 from zk0.learning.batches import Batches
-from zk0.learning.policy import build_policy, make_processors
+from zk0.learning.policy import build_policy
 from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.prefix_cache import Cached, CacheOptions, Encoder, Fresh
 from zk0.learning.training import LocalSteps, draw_noise, train
@@ -37,8 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def open_batches(policy, frames: Frames, tier="prefix", gigabytes=0.0, dtype="float32") -> Batches:
-    preprocess, _ = make_processors(policy, frames.statistics)
-    return Batches(policy, frames, preprocess, CacheOptions(tier, gigabytes, dtype))
+    return Batches(policy, frames, frames.statistics, CacheOptions(tier, gigabytes, dtype))
 
 
 def losses(policy, batches: Batches) -> torch.Tensor:
@@ -246,8 +245,7 @@ from zk0.learning.prefix_cache import CacheOptions
 torch.set_num_threads(1)
 frames = open_frames(Path({str(datasets["touch"])!r}), "touch")
 policy = build_policy("embedded", 0, torch.device("cpu"))
-preprocess, _ = make_processors(policy, frames.statistics)
-Batches(policy, frames, preprocess, CacheOptions("prefix", 0.0, "bfloat16"))
+Batches(policy, frames, frames.statistics, CacheOptions("prefix", 0.0, "bfloat16"))
 """
     both = [
         subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)

@@ -4,16 +4,18 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.utils.data import default_collate
 
-from zk0.data.frames import Frames
+from zk0.data.frames import Frames, open_frames
 from zk0.errors import Zk0Error
-from zk0.learning.batches import Batches
+from zk0.learning.batches import Batches, PooledBatches
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import build_policy, get_trainable, make_processors
+from zk0.learning.policy import build_policy, get_trainable, make_processors, set_trainable
+from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.prefix_cache import CacheOptions
 from zk0.learning.training import (
     LocalResult,
     LocalSteps,
     add_proximal_gradient,
+    build_optimizer,
     count_steps,
     draw_noise,
     train,
@@ -28,8 +30,7 @@ def _train(policy, frames: Frames, local: LocalSteps = SHORT, seed=(0, 0, 1)) ->
 
 
 def _batches(policy, frames: Frames) -> Batches:
-    preprocess, _ = make_processors(policy, frames.statistics)
-    return Batches(policy, frames, preprocess, CacheOptions("prefix", 0.0, "float32"))
+    return Batches(policy, frames, frames.statistics, CacheOptions("prefix", 0.0, "float32"))
 
 
 def test_proximal_gradient_is_that_of_the_quadratic_term():
@@ -184,3 +185,45 @@ def test_flow_times_follow_smolvlas_distribution(policy):
     assert times.max() <= 1.0
     torch.testing.assert_close(times.mean(), theirs.mean(), atol=0.01, rtol=0)
     torch.testing.assert_close(times.std(), theirs.std(), atol=0.01, rtol=0)
+
+
+def test_pooled_batches_hold_every_dataset_in_turn(policy, touch: Frames, datasets):
+    """Instructions of other lengths make prefixes of other lengths: the losses have to be those
+    that each frame has by itself."""
+    far = open_frames(datasets["far"], "far")
+    parts = [
+        Batches(policy, frames, touch.statistics, CacheOptions("prefix", 0.0, "float32"))
+        for frames in (touch, far)
+    ]
+    pooled = PooledBatches(parts)
+    assert len(pooled) == len(touch) + len(far)
+    positions = np.array([len(touch) + 3, 0, len(touch) - 1, len(touch), 5])
+    noise, times = draw_noise(policy, len(positions), torch.Generator().manual_seed(0))
+    batch, prefix = pooled.take(positions)
+    found = loss_from_prefix(policy, prefix, batch, noise, times, "none")
+    for place, position in enumerate(positions):
+        owner, start = (1, len(touch)) if position >= len(touch) else (0, 0)
+        batch, prefix = parts[owner].take(np.array([position - start]))
+        own = slice(place, place + 1)
+        alone = loss_from_prefix(policy, prefix, batch, noise[own], times[own], "none")
+        torch.testing.assert_close(found[own], alone, rtol=1e-5, atol=1e-6)
+    widths = [part.take(np.array([0]))[1].mask.shape[1] for part in parts]
+    assert widths[0] != widths[1]  # else this test would show nothing
+
+
+def test_pooling_one_dataset_changes_nothing(policy, touch: Frames):
+    start = {name: values.clone() for name, values in get_trainable(policy).items()}
+    batches, local = _batches(policy, touch), LocalSteps(2, 8, 1e-3, 0.0)
+    train(policy, batches, local, [0])
+    plain = hash_arrays(get_trainable(policy))
+    set_trainable(policy, start)
+    train(policy, PooledBatches([batches]), local, [0])
+    assert hash_arrays(get_trainable(policy)) == plain
+
+
+def test_optimizer_that_is_handed_on_keeps_its_moments(policy, touch: Frames):
+    batches, local = _batches(policy, touch), LocalSteps(2, 8, 1e-3, 0.0)
+    optimizer = build_optimizer(policy)
+    for server_round in (1, 2):
+        train(policy, batches, local, [0, server_round], optimizer=optimizer)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {4}

@@ -8,6 +8,7 @@ import pytest
 from zk0.errors import Zk0Error
 from zk0.sim.episodes import demonstrate, demonstrations
 from zk0.sim.recipes import RECIPES, Recipe, Region, Scene
+from zk0.sim.rendering import available
 from zk0.sim.world import World
 
 SCENES = [
@@ -15,6 +16,7 @@ SCENES = [
     for entry in RECIPES.values()
     for scene in entry.scenes
 ]
+FRAMES = 12
 LOWEST = np.array([-110.0, -100.0, -97.0, -95.0, -157.5, -1.0])
 HIGHEST = np.array([110.0, 100.0, 97.0, 95.0, 163.5, 101.0])
 
@@ -100,3 +102,73 @@ def test_read_only_assets_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             world.reset(0)
     copies = list((tmp_path / "so101-assets").iterdir())
     assert [copy.name for copy in copies] == [so101_nexus.__version__]
+
+
+@pytest.mark.parametrize(("entry", "scene"), SCENES)
+def test_episodes_that_take_turns_are_what_each_is_alone(entry: Recipe, scene: Scene) -> None:
+    """Every task's reset changes something else in the environment: states, stages and images have
+    to be equal to the last bit."""
+
+    def look(world: World) -> list[bytes]:
+        seen = world.observe()
+        return [seen.state.tobytes(), *(image.tobytes() for image in seen.images.values())]
+
+    def alone(seed: int) -> list[object]:
+        world.reset(seed)
+        plan = world.expert_actions()[:FRAMES]
+        found: list[object] = [world.instruction]
+        for action in plan:
+            world.step(action)
+            found += [world.success, world.stages]
+        return found + look(world)
+
+    with World(scene, entry.fps, 64, available()) as world:
+        expected = {seed: alone(seed) for seed in (7, 8)}
+        moments, plans = {}, {}
+        for seed in expected:
+            world.reset(seed)
+            plans[seed] = world.expert_actions()[:FRAMES]
+            moments[seed] = world.save()
+        found: dict[int, list[object]] = {seed: [] for seed in expected}
+        for frame in range(FRAMES):
+            for seed, moment in moments.items():
+                world.load(moment)
+                if not frame:
+                    found[seed].append(world.instruction)
+                world.step(plans[seed][frame])
+                found[seed] += [world.success, world.stages]
+                moments[seed] = world.save()
+                if frame == FRAMES - 1:
+                    found[seed] += look(world)
+    assert found == expected
+
+
+def test_stages_follow_the_expert() -> None:
+    with World(RECIPES["pickandplace"].scenes[0]) as world:
+        world.reset(1)
+        assert world.stages.distance > 0.03
+        assert not any((world.stages.grasped, world.stages.lifted, world.stages.placed))
+        reached = set()
+        for action in world.expert_actions():
+            world.step(action)
+            stages = world.stages
+            reached |= {name for name in ("grasped", "lifted", "placed") if getattr(stages, name)}
+        assert reached == {"grasped", "lifted", "placed"}
+        assert world.stages.placed
+        assert not world.stages.grasped
+
+
+def test_touching_has_no_further_stages() -> None:
+    with World(RECIPES["touch"].scenes[0]) as world:
+        world.reset(1)
+        stages = world.stages
+        assert (stages.grasped, stages.lifted, stages.placed) == (None, None, None)
+
+
+def test_limits_are_those_that_actions_are_clipped_to() -> None:
+    with World(RECIPES["touch"].scenes[0]) as world:
+        low, high = world.limits
+        assert (low < high).all()
+        assert (low >= LOWEST).all()
+        assert (high <= HIGHEST).all()
+        assert (low[5], high[5]) == pytest.approx((0.0, 100.0), abs=1e-3)

@@ -135,6 +135,13 @@ class Frames:
         return self.videos.fingerprint
 
     @property
+    def joints(self) -> list[str]:
+        """The action's dimensions by name, as recorded but for the ending ".pos"."""
+        names = self.videos.metadata.features[ACTION]["names"]
+        names = names if isinstance(names, list) else next(iter(names.values()))
+        return [str(name).removesuffix(".pos") for name in names]
+
+    @property
     def episode_count(self) -> int:
         return len(np.unique(self.episodes[self.selection]))
 

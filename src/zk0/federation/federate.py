@@ -1,6 +1,5 @@
 """One federated run, from the clients' introductions to the last checkpoint."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,10 +11,12 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from loguru import logger
 
 from zk0.config import Config, Datasets
-from zk0.data.frames import Frames
-from zk0.data.statistics import Moments, pool_statistics
+from zk0.data.sources import Source
+from zk0.data.statistics import Statistics, pool_statistics
+from zk0.description import Party, describe_run
 from zk0.errors import Zk0Error
-from zk0.evaluation.unseen import Unseen, composite, to_json
+from zk0.evaluation.server import ServerEvaluation
+from zk0.evaluation.unseen import Unseen
 from zk0.federation.plan import schedule_settings
 from zk0.federation.resume import Kept, pack_state, unpack_state
 from zk0.federation.roster import Client, meet_clients
@@ -30,8 +31,9 @@ from zk0.node import cache_options, warm_frames, warm_policy
 from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after, save_checkpoint
 from zk0.record.history import History
-from zk0.record.run_folder import RunFolder, describe_software
+from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_tracker
+from zk0.record.verdict import verdict
 
 
 def federate(
@@ -41,14 +43,17 @@ def federate(
     begin or go on."""
     policy = warm_policy(config)
     frames = {dataset.parsed.slug: warm_frames(dataset.parsed) for dataset in datasets.server}
-    unseen = Unseen(
-        policy, frames, cache_options(config), config.batch_size, config.eval_batches, config.seed
-    )
+    unseen = Unseen(policy, frames, cache_options(config), config.batch_size, config.eval_batches)
     clients = meet_clients(
         grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
     )
     heal_actor_pool()
-    description = describe_run(config, datasets, clients, frames, flower_run_id)
+    statistics = pool_statistics([client.introduction.statistics for client in clients])
+    parties, numbers = [_party(client) for client in clients], [each.number for each in clients]
+    description = {
+        "flower_run_id": str(flower_run_id),
+        **describe_run("federated", config, datasets, parties, numbers, frames, statistics),
+    }
     state = None
     if config.resume:
         refuse_other_evaluation(folder.read("config.json"), description)
@@ -59,8 +64,16 @@ def federate(
         Background() as background,
     ):
         history = History(folder, tracker, background)
-        Federation(grid, config, unseen, clients, history, state).run()
+        sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
+        Federation(grid, config, unseen, sources, clients, statistics, history, state).run()
         logger.info("{}", verdict(history.server_losses))
+
+
+def _party(client: Client) -> Party:
+    who = client.introduction
+    return Party(
+        client.number, who.slug, who.fingerprint, who.episodes, who.statistics, client.node_id
+    )
 
 
 class Federation:
@@ -71,7 +84,9 @@ class Federation:
         grid: Grid,
         config: Config,
         unseen: Unseen,
+        sources: Sequence[Source],
         clients: Sequence[Client],
+        statistics: Statistics,
         history: History,
         state: State | None,
     ) -> None:
@@ -84,13 +99,12 @@ class Federation:
             config.server_beta_2,
             config.server_tau,
         )
-        statistics: Mapping[str, Moments]
         if state is None:
-            statistics = pool_statistics([client.introduction.statistics for client in clients])
             self.progress = self._start(config, policy)
         else:
             self.progress, statistics = self._resume(config, state, clients, history)
-        server = ServerSide(config, unseen, clients, statistics, self.optimizer, history)
+        evaluation = ServerEvaluation(config, unseen, statistics, sources, history)
+        server = ServerSide(config, evaluation, clients, self.optimizer)
         self.rounds = Rounds(
             grid, config, self.settings, self.optimizer, clients, statistics, server, history
         )
@@ -109,7 +123,7 @@ class Federation:
 
     def _resume(
         self, config: Config, state: State, clients: Sequence[Client], history: History
-    ) -> tuple[Progress, Mapping[str, Moments]]:
+    ) -> tuple[Progress, Statistics]:
         kept = unpack_state(state, config, clients)
         self.optimizer.restore(dict(state.optimizer))
         history.restore(kept.history)
@@ -129,39 +143,22 @@ class ServerSide:
     def __init__(
         self,
         config: Config,
-        unseen: Unseen,
+        evaluation: ServerEvaluation,
         clients: Sequence[Client],
-        statistics: Mapping[str, Moments],
         optimizer: ServerOptimizer,
-        history: History,
     ) -> None:
         self.config = config
-        self.unseen = unseen
+        self.evaluation = evaluation
         self.clients = clients
-        self.statistics = statistics
         self.optimizer = optimizer
-        self.history = history
-        self.datasets = unseen.normalised(statistics)
+        self.history = evaluation.history
+        self.statistics = evaluation.statistics
 
     def evaluate(self, server_round: int, arrays: ArrayRecord) -> float | None:
         """The mean loss on the unseen datasets; None, with the reason in the record, where it
         cannot be measured."""
         self._take(arrays)
-        try:
-            with self.history.timed(server_round, "server-evaluate"):
-                losses = self.unseen.evaluate(self.datasets)
-        except (Zk0Error, OSError, ValueError, RuntimeError) as error:
-            logger.opt(exception=True).debug("where it was raised")
-            self.history.add_server_error(server_round, f"{type(error).__name__}: {error}")
-            return None
-        loss = composite(losses)
-        if not math.isfinite(loss):
-            self.history.add_server_error(server_round, f"the policy loss is {loss}")
-            return None
-        self.history.add_server_evaluation(server_round, loss, to_json(losses))
-        parts = ", ".join(f"{slug} {result.loss:.4f}" for slug, result in losses.items())
-        logger.info("round {}: policy loss {:.4f} ({})", server_round, loss, parts)
-        return loss
+        return self.evaluation.evaluate(server_round)
 
     def save(self, server_round: int, arrays: ArrayRecord, *names: str) -> None:
         """A model checkpoint, in the background; the policy does not change before it is done."""
@@ -170,7 +167,7 @@ class ServerSide:
             save_checkpoint,
             self.history.folder.path / "models",
             server_round,
-            self.unseen.policy,
+            self.evaluation.unseen.policy,
             self.statistics,
             names,
             self.config.keep_checkpoints,
@@ -189,47 +186,15 @@ class ServerSide:
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
         self.history.close_round()
 
+    def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Save the last model, and see to it that it has been evaluated thoroughly."""
+        self.save(server_round, arrays, "last")
+        self.evaluation.conclude(server_round)
+        self.history.close_round()
+
     def _take(self, arrays: ArrayRecord) -> None:
         self.history.background.join()  # it may still be writing the policy
-        set_trainable(self.unseen.policy, arrays.to_torch_state_dict())
-
-
-def describe_run(
-    config: Config,
-    datasets: Datasets,
-    clients: Sequence[Client],
-    unseen: Mapping[str, Frames],
-    flower_run_id: int,
-) -> dict[str, Any]:
-    """config.json: everything that the run's result depends on."""
-    about = {dataset.parsed.slug: dataset.description for dataset in datasets.clients}
-    return {
-        "flower_run_id": str(flower_run_id),
-        "config": config.to_run_config(),
-        **describe_software(),
-        "clients": [
-            {
-                "client": client.number,
-                "node_id": str(client.node_id),
-                "slug": client.slug,
-                "description": about.get(client.slug, ""),
-                "fingerprint": client.introduction.fingerprint,
-                "training_episodes": client.introduction.episodes,
-                "training_frames": client.introduction.statistics["action"].count,
-            }
-            for client in clients
-        ],
-        "server": [
-            {
-                "slug": dataset.parsed.slug,
-                "description": dataset.description,
-                "fingerprint": unseen[dataset.parsed.slug].fingerprint,
-                "episodes": unseen[dataset.parsed.slug].episode_count,
-                "frames": len(unseen[dataset.parsed.slug]),
-            }
-            for dataset in datasets.server
-        ],
-    }
+        set_trainable(self.evaluation.unseen.policy, arrays.to_torch_state_dict())
 
 
 def refuse_other_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -243,19 +208,3 @@ def refuse_other_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -
             f"the run to resume was evaluated on {', '.join(was)} as they were then, and the "
             "server's datasets are others now: give the same, or begin anew with start-from."
         )
-
-
-def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:
-    """One honest sentence: is the last policy better than the one before round 1, and the best?"""
-    curve = losses["composite"]
-    if 0 not in curve or max(curve) == 0:
-        return "no verdict: the server's evaluation failed before round 1 or in all rounds after it"
-    start, end, best = curve[0], curve[max(curve)], min(curve, key=curve.__getitem__)
-    change = f"{start:.4f} -> {end:.4f} ({end / start - 1:+.0%})"
-    judgement = "better than its start" if end < start else "NOT better than its start"
-    parts = ", ".join(
-        f"{name} {values[0]:.4f} -> {values[max(values)]:.4f}"
-        for name, values in losses.items()
-        if name != "composite"
-    )
-    return f"policy loss {change}: {judgement}; best in round {best} ({curve[best]:.4f}); {parts}"

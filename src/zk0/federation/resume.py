@@ -31,6 +31,9 @@ FREE_KEYS = {
     "prefix-cache",
     "prefix-cache-gb",
     "output-dir",
+    "rollout-frequency",
+    "rollout-episodes",
+    "rollout-videos",
     "use-wandb",
 }
 

@@ -66,6 +66,9 @@ class Server(Protocol):
     def close(self, progress: Progress) -> None:
         """Keep what the next round depends on, and bring the record up to date."""
 
+    def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Do what is due once, after the last round."""
+
 
 class Rounds:
     """A run's rounds over the clients that were met before it."""
@@ -97,7 +100,7 @@ class Rounds:
         while (reason := self._reason_to_end(progress)) is None:
             progress = self._round(progress)
         logger.info("the run ends after round {}: {}", progress.server_round, reason)
-        self.server.save(progress.server_round, progress.arrays, "last")
+        self.server.conclude(progress.server_round, progress.arrays)
         digest = hash_record(progress.arrays)
         self.history.folder.append("run-end", round=progress.server_round, hash=digest)
         return progress
@@ -155,6 +158,7 @@ class Rounds:
         contents = self._assign(number, progress, chosen, progress.control)
         with self.history.timed(number, "train"):
             intake = self._collect(number, progress, contents)
+        self._count_bytes(number, progress, len(chosen), len(intake.metrics))
         failures = len(chosen) - len(intake.metrics)
         self.history.add_aggregate(number, "train", _average(intake.metrics), failures)
         if len(intake.metrics) < self.config.min_train_nodes:
@@ -205,6 +209,12 @@ class Rounds:
             {name: old + share * moved[name] for name, old in Decoded(control).items()}
         )
 
+    def _count_bytes(self, number: int, progress: Progress, sent: int, received: int) -> None:
+        """Of the arrays, which a message is all but made of; a reply is as large as the message."""
+        size = progress.arrays.count_bytes()
+        size += progress.control.count_bytes() if progress.control is not None else 0
+        self.history.add_bytes(number, sent * size, received * size)
+
     # --- evaluation -------------------------------------------------------------------------------
 
     def _evaluate_clients(self, number: int, progress: Progress) -> None:
@@ -212,6 +222,7 @@ class Rounds:
             return
         chosen = self._sample(number, EVALUATE, self.config.fraction_evaluate)
         contents = self._assign(number, progress, chosen, None)
+        self._count_bytes(number, replace(progress, control=None), len(chosen), 0)
         metrics: dict[int, dict[str, Any]] = {}
         with self.history.timed(number, "evaluate"):
             for client, reply in self._replies(number, contents, MessageType.EVALUATE):

@@ -5,7 +5,7 @@ Arrays travel with their SHA-256 in either direction, and are refused where it d
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -138,13 +138,12 @@ def pack_training(
 ) -> RecordDict:
     """A client's reply: its arrays (and with SCAFFOLD the change of its control variates)."""
     used = {"learning-rate": assignment.learning_rate, "proximal-mu": assignment.proximal_mu}
-    metrics = {key.replace("_", "-"): value for key, value in asdict(result).items()}
     records = {ARRAYS: arrays} if control is None else {ARRAYS: arrays, CONTROL: control}
     hashes = {f"{name}.{SHA256}": hash_arrays(part) for name, part in records.items()}
     content = RecordDict(
         {name: ArrayRecord({k: t.cpu() for k, t in part.items()}) for name, part in records.items()}
     )
-    content[METRICS] = MetricRecord({NUM_EXAMPLES: frames, **metrics, **used})
+    content[METRICS] = MetricRecord({NUM_EXAMPLES: frames, **result.to_metrics(), **used})
     content[CONFIG] = ConfigRecord(dict(hashes))
     return content
 
@@ -179,17 +178,7 @@ def close_variates(
 
 
 def pack_evaluation(result: PolicyLoss) -> RecordDict:
-    return RecordDict(
-        {
-            METRICS: MetricRecord(
-                {
-                    NUM_EXAMPLES: result.frames,
-                    "loss": result.loss,
-                    "standard-error": result.standard_error,
-                }
-            )
-        }
-    )
+    return RecordDict({METRICS: MetricRecord({NUM_EXAMPLES: result.frames, **result.to_metrics()})})
 
 
 def _config(message: Message) -> ConfigRecord:

@@ -78,6 +78,35 @@ def _pretrained(model_name: str) -> SmolVLAPolicy:
     return policy
 
 
+def load_checkpoint(
+    folder: Path, device: torch.device, precision: Precision = "auto"
+) -> tuple[SmolVLAPolicy, dict[str, Moments]]:
+    """A checkpoint's policy with its backbone frozen, and the statistics that it normalises with.
+
+    Raises `Zk0Error` where `folder` does not hold a whole SmolVLA with both processors.
+    """
+    try:
+        policy = SmolVLAPolicy.from_pretrained(folder, strict=True)
+        (normalizer,) = folder.glob("policy_preprocessor_step_*_normalizer_processor.safetensors")
+        values = load_file(normalizer)
+        statistics = {
+            feature: Moments(
+                1,
+                values[f"{feature}.mean"].double().numpy(),
+                values[f"{feature}.std"].double().square().numpy(),
+            )
+            for feature in (STATE, ACTION)
+        }
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Zk0Error(f"{folder} is no checkpoint that can be loaded: {reason}") from error
+    for parameter in policy.model.vlm_with_expert.vlm.parameters():
+        parameter.requires_grad = False
+    policy = policy.to(device)
+    set_precision(policy, precision)
+    return policy, statistics
+
+
 def get_trainable(policy: SmolVLAPolicy) -> dict[str, torch.Tensor]:
     """The trainable parameters by name, detached and sharing memory with the policy."""
     return {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}

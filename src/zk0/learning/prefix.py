@@ -11,6 +11,7 @@ Cost at full size (450 M parameters, two cameras of 512 x 512, per frame): the p
 430 GFLOP of vision and 46 of language once; a step from it about 30, forward and backward.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -43,6 +44,18 @@ class Prefix:
     def layer(self, index: int) -> KeysValues:
         keys, values = self.keys_values[:, index].unbind(1)
         return keys, values
+
+
+def join_prefixes(prefixes: Sequence[Prefix], order: Tensor) -> Prefix:
+    """Prefixes one after the other, then as `order` says; shorter ones get masked tokens at their
+    end, as the tokenizer gives shorter instructions in a batch."""
+    longest = max(prefix.mask.shape[1] for prefix in prefixes)
+    keys_values, masks = [], []
+    for prefix in prefixes:
+        missing = longest - prefix.mask.shape[1]
+        keys_values.append(F.pad(prefix.keys_values, (0, 0, 0, 0, 0, missing)))
+        masks.append(F.pad(prefix.mask, (0, missing), value=False))
+    return Prefix(torch.cat(keys_values)[order], torch.cat(masks)[order])
 
 
 def require_frozen(policy: SmolVLAPolicy) -> None:
@@ -179,6 +192,12 @@ def mean_loss(losses: Tensor, padded: Tensor | None, reduction: str = "mean") ->
     if reduction == "none":
         return total / valid.clamp_min(1)
     return total.sum() / valid.sum().clamp_min(1)
+
+
+def mean_by_dimension(values: Tensor, padded: Tensor) -> Tensor:
+    """Each frame's mean over the steps inside its episode: (batch, chunk, dim) -> (batch, dim)."""
+    inside = ~padded
+    return (values * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True).clamp_min(1)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
 from zk0.errors import Zk0Error
-from zk0.learning.batches import Batches
+from zk0.learning.batches import Batches, PooledBatches
 from zk0.learning.device import device_of, upload
 from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.scaffold import ControlVariates
@@ -50,6 +50,10 @@ class LocalResult:
     steps: int
     seconds: float
 
+    def to_metrics(self) -> dict[str, float]:
+        """The numbers by their names in messages and in the record."""
+        return {key.replace("_", "-"): value for key, value in asdict(self).items()}
+
 
 def count_steps(frames: int, batch_size: int, local_epochs: int, local_steps: int) -> int:
     """Gradient steps in a round: `local_steps` where above 0, else whole passes over the frames."""
@@ -58,23 +62,26 @@ def count_steps(frames: int, batch_size: int, local_epochs: int, local_steps: in
 
 def train(
     policy: SmolVLAPolicy,
-    batches: Batches,
+    batches: Batches | PooledBatches,
     local: LocalSteps,
     seed: list[int],
     compiled: bool = False,
     variates: ControlVariates | None = None,
+    optimizer: torch.optim.AdamW | None = None,
 ) -> LocalResult:
     """Train the policy's trainable parameters in place, from their present (global) values.
 
-    AdamW and gradient clipping are as SmolVLA presets them; `seed` fixes data order, noise and flow
-    times; SCAFFOLD's `variates` correct the gradients. Nothing in the loop waits for the device.
-    Raises `Zk0Error` when the loss stops being finite.
+    AdamW and gradient clipping are as SmolVLA presets them; an `optimizer` (`build_optimizer`) goes
+    on with its moments, else they begin anew. `seed` fixes data order, noise and flow times;
+    SCAFFOLD's `variates` correct the gradients. Nothing in the loop waits for the device. Raises
+    `Zk0Error` when the loss stops being finite.
     """
     loss_of = _compile_loss() if compiled else loss_from_prefix
     trainable = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     parameters = list(trainable.values())
     anchors = [p.detach().clone() for p in parameters]
-    optimizer, max_norm = build_optimizer(policy, parameters, local.learning_rate)
+    optimizer = optimizer or build_optimizer(policy)
+    max_norm = policy.config.get_optimizer_preset().grad_clip_norm
     order, generator = _shuffle(len(batches), local, seed), _torch_generator(seed)
     losses = []
     policy.train()
@@ -101,20 +108,17 @@ def _compile_loss() -> Callable[..., torch.Tensor]:
     return torch.compile(loss_from_prefix)
 
 
-def build_optimizer(
-    policy: SmolVLAPolicy, parameters: list[torch.nn.Parameter], learning_rate: float
-) -> tuple[torch.optim.AdamW, float]:
-    """The preset's AdamW, in its fused form, and the norm it clips gradients to."""
+def build_optimizer(policy: SmolVLAPolicy) -> torch.optim.AdamW:
+    """The preset's AdamW for the trainable parameters, in its fused form."""
     preset = policy.config.get_optimizer_preset()
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=learning_rate,
+    return torch.optim.AdamW(
+        [parameter for parameter in policy.parameters() if parameter.requires_grad],
+        lr=preset.lr,
         betas=preset.betas,
         eps=preset.eps,
         weight_decay=preset.weight_decay,
         fused=True,
     )
-    return optimizer, preset.grad_clip_norm
 
 
 @torch.no_grad()

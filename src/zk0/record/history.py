@@ -147,6 +147,25 @@ class History:
         self.rounds[server_round]["server"] = content
         self._tell("server-evaluate", server_round, content)
 
+    def add_rollouts(self, server_round: int, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        """What the policy did in the simulator, task by task."""
+        self.rounds[server_round]["rollouts"] = dict(tasks)
+        self._tell("rollouts", server_round, {"tasks": dict(tasks)})
+        parts = [f"{task} {each['successes']}/{each['episodes']}" for task, each in tasks.items()]
+        logger.info("round {}: rollouts succeeded: {}", server_round, ", ".join(parts))
+
+    def add_rollout_error(self, server_round: int, reason: str) -> None:
+        """Rollouts could not be played: the losses stand without them."""
+        self.rounds[server_round]["rollout-error"] = reason
+        self.folder.append("rollout-error", round=server_round, reason=reason)
+        logger.error("round {}: no rollouts: {}", server_round, reason)
+
+    def add_bytes(self, server_round: int, down: int, up: int) -> None:
+        """What a round's arrays took on their way to the clients, and back."""
+        spent = self.rounds[server_round].setdefault("bytes", {"down": 0, "up": 0})
+        spent["down"] += down
+        spent["up"] += up
+
     @contextmanager
     def timed(self, server_round: int, phase: str) -> Iterator[None]:
         """Add the block's wall time to the round's `seconds`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import mujoco
 import numpy as np
 from so101_nexus.lerobot_dataset import dataset_row_to_sim_qpos, sim_qpos_to_dataset_row
 
@@ -11,7 +12,7 @@ from zk0.sim import experts
 from zk0.sim.kinematics import Arm
 from zk0.sim.recipes import Scene
 from zk0.sim.rendering import Images, Renderer, RendererName, renderer
-from zk0.sim.tasks import environment
+from zk0.sim.tasks import environment, object_pose
 
 JOINTS = (
     "shoulder_pan",
@@ -29,6 +30,41 @@ class Observation:
 
     state: np.ndarray  # (6,) float32: degrees for five joints, the gripper's opening in 0..100
     images: Images
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How far the task is done at one moment; None where the task has no such stage."""
+
+    distance: float  # metres, of the gripper from the object
+    grasped: bool | None
+    lifted: bool | None  # by 2 cm, in the gripper
+    placed: bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """All that an episode's next frame depends on, to go on with it later."""
+
+    physics: np.ndarray
+    model: dict[str, np.ndarray]
+    environment: dict[str, Any]
+    world: dict[str, Any]
+
+
+# What a reset changes in the model: colours, the wrist camera's mounting, where the goal lies.
+_PER_EPISODE = (
+    "mat_rgba",
+    "geom_rgba",
+    "geom_contype",
+    "geom_conaffinity",
+    "body_pos",
+    "cam_pos",
+    "cam_quat",
+    "cam_fovy",
+)
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_LIFTED = 0.02  # metres
 
 
 class World:
@@ -55,12 +91,37 @@ class World:
         if rendering is not None:
             self._renderer = renderer(rendering, self._env.model, image_size)
         self._target: np.ndarray = np.zeros(6)
+        self._height = 0.0
         self._info: dict[str, Any] = {}
 
     def reset(self, seed: int) -> None:
         """Start the episode that `seed` determines."""
         _, self._info = self._env.reset(seed=seed)
         self._target = np.array(self._env._prev_target)
+        self._height = float(object_pose(self._env)[2])
+
+    def save(self) -> Moment:
+        """The present moment of the episode."""
+        env = self._env
+        physics = np.empty(mujoco.mj_stateSize(env.model, _STATE))
+        mujoco.mj_getState(env.model, env.data, physics, _STATE)
+        return Moment(
+            physics,
+            {name: getattr(env.model, name).copy() for name in _PER_EPISODE},
+            {name: _copied(value) for name, value in vars(env).items()},
+            {"_target": self._target, "_height": self._height, "_info": self._info},
+        )
+
+    def load(self, moment: Moment) -> None:
+        """Be where the world was at `moment`, whatever was played since."""
+        env = self._env
+        for name, values in moment.model.items():
+            getattr(env.model, name)[:] = values
+        vars(env).update({name: _copied(value) for name, value in moment.environment.items()})
+        vars(self).update(moment.world)
+        mujoco.mj_setState(env.model, env.data, moment.physics, _STATE)
+        mujoco.mj_kinematics(env.model, env.data)
+        mujoco.mj_camlight(env.model, env.data)
 
     def observe(self) -> Observation:
         images = self._renderer.render(self._env.data) if self._renderer else {}
@@ -91,6 +152,30 @@ class World:
         return bool(self._info["success"])
 
     @property
+    def stages(self) -> Stages:
+        """What has been reached of the task in the present state."""
+        info = self._info
+        grasped = info["is_grasped"] > 0.5 if "is_grasped" in info else None
+        raised = float(object_pose(self._env)[2]) - self._height > _LIFTED
+        placed = info.get("is_obj_placed", info.get("is_stacked"))
+        return Stages(
+            distance=float(info["tcp_to_obj_dist"]),
+            grasped=grasped,
+            lifted=None if grasped is None else raised and grasped,
+            placed=None if placed is None else bool(placed),
+        )
+
+    @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest joint targets, each (6,): degrees, gripper 0..100."""
+        low, high = (
+            np.asarray(sim_qpos_to_dataset_row(bound), np.float32)
+            for bound in (self._env._target_low, self._env._target_high)
+        )
+        low[5], high[5] = np.clip([low[5], high[5]], 0.0, 100.0)
+        return low, high
+
+    @property
     def instruction(self) -> str:
         """The present episode's task in words."""
         return str(self._env.task_description)
@@ -118,6 +203,11 @@ class World:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _copied(value: Any) -> Any:
+    """Arrays are written in place by the environment; everything else is bound anew."""
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _substeps(fps: int, control_dt: float) -> int:

@@ -159,11 +159,11 @@ def patch_state(module):
 def patch_unseen(module):
     evaluate, calls = module.Unseen.evaluate, []
 
-    def faulty_evaluate(unseen, batches):
+    def faulty_evaluate(unseen, batches, predict):
         calls.append(unseen)
         if "fail_evaluation" in chosen(len(calls) - 1):
             raise RuntimeError("out of memory")
-        return evaluate(unseen, batches)
+        return evaluate(unseen, batches, predict)
 
     module.Unseen.evaluate = faulty_evaluate
 

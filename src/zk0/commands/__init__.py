@@ -1,0 +1,1 @@
+"""The `zk0` command, a file for each of its parts."""

@@ -1,0 +1,142 @@
+"""`zk0 evaluate` and `zk0 rollout`: a checkpoint on recorded data, and in the simulator."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zk0.errors import Zk0Error
+
+if TYPE_CHECKING:
+    from zk0.config import Config
+    from zk0.evaluation.policy_loss import PolicyLoss
+    from zk0.evaluation.tally import Tally
+
+Checkpoint = Annotated[Path, typer.Argument(help="A policy folder, such as RUN/models/last.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--run-config", "-c", help="As for flwr run; repeatable.")
+]
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    dataset: Annotated[
+        list[str], typer.Option(help="sim:NAME, local:/path or hf:owner/name; repeatable.")
+    ],
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only the last eval-episodes, as clients do.")
+    ] = False,
+    run_config: Overrides = None,
+    json_file: Json = None,
+) -> None:
+    """Policy loss and action error of a checkpoint, as its run measured them.
+
+    Settings (eval-batches, batch-size, ...) are those of the run that the checkpoint lies in, else
+    those of pyproject.toml in the current folder.
+    """
+    from zk0.data.sources import Source
+    from zk0.evaluation.checkpoints import evaluate_checkpoint
+
+    config = _config_of(checkpoint, run_config or [])
+    sources = [Source.parse(text) for text in dataset]
+    results = evaluate_checkpoint(checkpoint, sources, held_out, config)
+    Console().print(_loss_table(results))
+    _write(json_file, {slug: result.to_json() for slug, result in results.items()})
+
+
+def rollout(
+    checkpoint: Checkpoint,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A simulated task or dataset; all where none is named.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Of each task.")] = 50,
+    videos: Annotated[Path | None, typer.Option(help="A folder for videos.")] = None,
+    filmed: Annotated[int, typer.Option(min=1, help="Episodes of each task to film.")] = 1,
+    run_config: Overrides = None,
+    json_file: Json = None,
+) -> None:
+    """Success rates of a checkpoint in the simulator, beside those of arms that hold still, move at
+    random, or know the solution."""
+    from zk0.evaluation.checkpoints import roll_out_checkpoint
+    from zk0.evaluation.twins import choose
+
+    twins = choose(task or [])
+    config = _config_of(checkpoint, run_config or [])
+    table = roll_out_checkpoint(checkpoint, twins, episodes, config, videos, filmed)
+    Console().print(_tally_table(table))
+    _write(json_file, {who: [each.to_json() for each in rows] for who, rows in table.items()})
+
+
+def _config_of(checkpoint: Path, overrides: Sequence[str]) -> "Config":
+    """The configuration of the checkpoint's run; of the app in the current folder where it has
+    none."""
+    from zk0.config import load, parse_config, parse_overrides
+
+    if not checkpoint.is_dir():
+        raise Zk0Error(f"{checkpoint} is not a folder: name a checkpoint, such as RUN/models/last.")
+    described = checkpoint.resolve().parents[1] / "config.json"
+    changes = parse_overrides(overrides)
+    if not described.is_file():
+        return load(Path(), changes)[0]
+    try:
+        kept = json.loads(described.read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Zk0Error(f"{described} cannot be read: {error}.") from error
+    return parse_config({**kept, **changes})
+
+
+def _loss_table(results: "dict[str, PolicyLoss]") -> Table:
+    """A column for each dataset; below the loss, each joint's action error and loss."""
+    table = Table("", box=None, header_style="bold")
+    for slug in results:
+        table.add_column(slug, justify="right")
+    found = list(results.values())
+    table.add_row("frames", *(str(each.frames) for each in found))
+    table.add_row(
+        "policy loss", *(f"{each.loss:.4f} ± {each.standard_error:.4f}" for each in found)
+    )
+    table.add_row()
+    table.add_row("action error (policy loss)")
+    for joint in found[0].errors:
+        unit = " %" if joint == "gripper" else "°"
+        cells = (f"{each.errors[joint]:.2f}{unit} ({each.losses[joint]:.3f})" for each in found)
+        table.add_row(f"  {joint}", *cells)
+    return table
+
+
+def _tally_table(rows: "dict[str, list[Tally]]") -> Table:
+    table = Table("task", "who", box=None, header_style="bold")
+    for heading in ("success", "95 % interval", "nearest", "grasped", "lifted", "placed", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    tasks = [each.task for each in next(iter(rows.values()))]
+    for number, task in enumerate(tasks):
+        for who, tallies in rows.items():
+            table.add_row(task if who == next(iter(rows)) else "", who, *_cells(tallies[number]))
+    return table
+
+
+def _cells(tally: "Tally") -> list[str]:
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.0%}"
+
+    return [
+        f"{tally.successes}/{tally.episodes}",
+        f"{tally.low:.0%} to {tally.high:.0%}",
+        f"{100 * tally.nearest:.1f} cm",
+        *map(share, (tally.grasped, tally.lifted, tally.placed)),
+        "" if tally.seconds is None else f"{tally.seconds:.1f} s",
+    ]
+
+
+def _write(path: Path | None, content: Any) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise Zk0Error(f"--json: {path} cannot be written ({error.strerror}).") from None

@@ -1,0 +1,175 @@
+"""A finished run's folder, as far as a comparison needs it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from zk0.comparison.metrics import Sample, in_order, sample_frames, sample_rollouts
+from zk0.errors import Zk0Error
+from zk0.record.evidence import FrameLosses, Rollout, folder_of, load_frames, load_rollouts
+from zk0.record.run_folder import RunFolder
+
+
+class Client(BaseModel):
+    client: int
+    slug: str
+    fingerprint: str
+    training_frames: int
+
+
+class Dataset(BaseModel):
+    slug: str
+    fingerprint: str
+    frames: int
+
+
+class Budget(BaseModel):
+    steps_per_client: dict[str, int]
+    batch_size: int
+
+
+class Resumed(BaseModel):
+    config: dict[str, Any]
+
+
+class Description(BaseModel):
+    """What a comparison needs of config.json."""
+
+    kind: Literal["federated", "centralized", "local"]
+    trained_on: tuple[int, ...]
+    config: dict[str, Any]
+    clients: list[Client]
+    server: list[Dataset]
+    budget: Budget
+    evaluation: dict[str, Any]
+    resumed: list[Resumed] = []
+
+
+class Loss(BaseModel):
+    loss: float
+
+
+class Round(BaseModel):
+    """What a comparison needs of a round in federated_metrics.json."""
+
+    round: int
+    server: Loss | None = None
+    traffic: dict[str, int] = Field({}, alias="bytes")  # none in a run without clients
+    void: bool = False
+    failures: list[Any] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run with what its server found in one round."""
+
+    path: Path
+    about: Description
+    rounds: Sequence[Round]
+    ended: int  # last round of training
+    chosen: int  # round whose evaluation counts
+    seconds: float  # first to last event
+    frames: Mapping[str, FrameLosses]
+    rollouts: Mapping[str, Sequence[Rollout]]  # by task, in the order of their seeds
+
+    @property
+    def seed(self) -> int:
+        return int(self.about.config["seed"])
+
+    @cached_property
+    def samples(self) -> dict[str, Sample]:
+        """Every metric that this run has, in the order of `FAMILIES`."""
+        found = {
+            **dict(sample_frames(self.frames)),
+            **dict(sample_rollouts(self.rollouts)),
+            "bytes": Sample.of([sum(sum(each.traffic.values()) for each in self.rounds)]),
+            "wall-time": Sample.of([self.seconds]),
+        }
+        for name, sample in found.items():
+            if not np.isfinite(sample.values).all():
+                raise Zk0Error(f"{self.path}: {name} of round {self.chosen} is not finite.")
+        return {name: found[name] for name in in_order(found)}
+
+
+def read_run(path: Path, which_round: str = "last") -> Run:
+    """A run's folder; raises `Zk0Error` where it is none, has not finished or lacks that round."""
+    if not (path / "config.json").is_file():
+        raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
+    about = _read_description(path)
+    ended, seconds = _read_events(path)
+    rounds = _read_rounds(path)
+    chosen = _choose_round(path, rounds, which_round)
+    evidence = folder_of(path, chosen)
+    rollouts = _by_task(load_rollouts(evidence))
+    return Run(path, about, rounds, ended, chosen, seconds, load_frames(evidence), rollouts)
+
+
+def _read_description(path: Path) -> Description:
+    content = RunFolder(path).read("config.json")
+    for key in ("kind", "trained_on", "budget", "evaluation"):
+        if key not in content:
+            raise Zk0Error(
+                f"{path} was made by an older version of zk0: its config.json has no {key}. "
+                "Train it again to compare it."
+            )
+    return _parse(TypeAdapter(Description), content, path / "config.json")
+
+
+def _read_rounds(path: Path) -> list[Round]:
+    name = "server/federated_metrics.json"
+    content = RunFolder(path).read(name)
+    return _parse(TypeAdapter(list[Round]), content.get("rounds"), path / name)
+
+
+def _parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
+    try:
+        return shape.validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
+
+
+def _read_events(path: Path) -> tuple[int, float]:
+    """The round that training ended with, and seconds from the first event to the last."""
+    file = path / "metrics.jsonl"
+    try:
+        text = file.read_text()
+        torn = not text.endswith("\n")
+        events = [] if torn else [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError) as error:
+        raise Zk0Error(f"{file} cannot be read: {error}.") from None
+    if not events or events[-1]["event"] != "run-end":
+        raise Zk0Error(f"{path} has not finished: resume it, or wait until it has.")
+    start, end = (datetime.fromisoformat(events[place]["time"]) for place in (0, -1))
+    return events[-1]["round"], (end - start).total_seconds()
+
+
+def _choose_round(path: Path, rounds: Sequence[Round], which: str) -> int:
+    losses = {each.round: each.server.loss for each in rounds if each.server}
+    if not losses:
+        raise Zk0Error(f"{path} has no round that the server evaluated: nothing can be compared.")
+    if which == "last":
+        return max(losses)
+    if which == "best":
+        return min(losses, key=losses.__getitem__)
+    if which.isdecimal() and int(which) in losses:
+        return int(which)
+    raise Zk0Error(
+        f"--round {which}: {path} was evaluated in {', '.join(map(str, sorted(losses)))}. Give one "
+        'of these, "last" or "best".'
+    )
+
+
+def _by_task(rollouts: Sequence[Rollout]) -> dict[str, list[Rollout]]:
+    tasks: dict[str, list[Rollout]] = {}
+    for each in sorted(rollouts, key=lambda each: (each.task, each.seed)):
+        tasks.setdefault(each.task, []).append(each)
+    return tasks

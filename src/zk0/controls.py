@@ -1,0 +1,221 @@
+"""What a federated run has to be compared with: all data in one place, and each client alone.
+
+Configuration, data, gradient steps, learning rates, seeds, evaluation and record are the federated
+run's; only the federating is left out. AdamW's moments last from the first step to the last, as
+nobody who trains in one place would reset them every round.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from loguru import logger
+
+from zk0.config import Config, Datasets
+from zk0.data.statistics import Statistics, pool_statistics
+from zk0.description import Kind, Party, describe_run, steps_in_round
+from zk0.evaluation.server import ServerEvaluation
+from zk0.evaluation.unseen import Unseen
+from zk0.federation.plan import schedule_settings
+from zk0.federation.schedules import ScheduleState, advance, begin, observe_start
+from zk0.learning.batches import PooledBatches
+from zk0.learning.integrity import hash_arrays
+from zk0.learning.policy import Arrays, get_trainable, load_trainable, set_trainable
+from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
+from zk0.node import Node, cache_options, warm_frames, warm_policy
+from zk0.record.background import Background
+from zk0.record.checkpoint import save_checkpoint
+from zk0.record.evidence import folder_of
+from zk0.record.history import History
+from zk0.record.log import logging_to
+from zk0.record.run_folder import RunFolder
+from zk0.record.trackers import open_tracker
+from zk0.record.verdict import verdict
+
+
+def run_control(
+    kind: Kind, config: Config, datasets: Datasets, groups: Sequence[Sequence[int]]
+) -> None:
+    """A run, in a folder of its own, for each of `groups`, which are numbers of clients."""
+    start = starting_arrays(config)
+    for trained_on in groups:
+        folder = RunFolder.create(config.output_dir)
+        with logging_to(folder.path / "simulation.log"):
+            names = ", ".join(datasets.clients[number].parsed.slug for number in trained_on)
+            logger.info("{} baseline on {}", kind, names)
+            Control(kind, config, datasets, trained_on).run(folder, start)
+        print(f"Outputs: {folder.path}", flush=True)
+
+
+def starting_arrays(config: Config) -> dict[str, torch.Tensor]:
+    """The trainable arrays that every control begins with: those of the federated run."""
+    policy = warm_policy(config)
+    if config.start_from:
+        return load_trainable(policy, config.start_from)
+    return {name: values.clone() for name, values in get_trainable(policy).items()}
+
+
+@dataclass(frozen=True)
+class Control:
+    """A run without federating, on the data of `trained_on`, which are numbers of clients."""
+
+    kind: Kind
+    config: Config
+    datasets: Datasets
+    trained_on: Sequence[int]
+
+    def run(self, folder: RunFolder, start: Arrays) -> None:
+        """Train from `start` and evaluate as often as the federated run does, into `folder`."""
+        for node in self.nodes:
+            node.check()
+        set_trainable(warm_policy(self.config), start)
+        folder.describe(self.description, resumed_after=None)
+        config = self.config
+        with (
+            open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
+            Background() as background,
+        ):
+            history = History(folder, tracker, background)
+            sources = [each.parsed for each in (*self.datasets.clients, *self.datasets.server)]
+            evaluation = ServerEvaluation(config, self.unseen, self.statistics, sources, history)
+            Training(self, evaluation).run()
+            logger.info("{}", verdict(history.server_losses))
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        """All clients' data, also of those that are not trained on."""
+        return [Node(self.config, dataset.parsed) for dataset in self.datasets.clients]
+
+    @cached_property
+    def parties(self) -> list[Party]:
+        frames = [(node.source.slug, node.training_frames) for node in self.nodes]
+        return [
+            Party(number, slug, part.fingerprint, part.episode_count, part.statistics)
+            for number, (slug, part) in enumerate(frames)
+        ]
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What normalises: the federation's pooled statistics, so that only the training differs;
+        with normalization = "local" those of the data that is trained on."""
+        federated = self.config.normalization == "federated"
+        chosen = range(len(self.parties)) if federated else self.trained_on
+        return pool_statistics([self.parties[number].statistics for number in chosen])
+
+    @cached_property
+    def unseen(self) -> Unseen:
+        config = self.config
+        frames = {each.parsed.slug: warm_frames(each.parsed) for each in self.datasets.server}
+        policy, cache = warm_policy(config), cache_options(config)
+        return Unseen(policy, frames, cache, config.batch_size, config.eval_batches)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return describe_run(
+            self.kind,
+            self.config,
+            self.datasets,
+            self.parties,
+            self.trained_on,
+            self.unseen.datasets,
+            self.statistics,
+        )
+
+
+class Training:
+    """A control's rounds: as many steps as the federation makes in one, then an evaluation."""
+
+    def __init__(self, control: Control, evaluation: ServerEvaluation) -> None:
+        self.config, self.trained_on = control.config, control.trained_on
+        self.nodes = {number: control.nodes[number] for number in control.trained_on}
+        self.parties = {number: control.parties[number] for number in control.trained_on}
+        self.evaluation = evaluation
+        self.history = evaluation.history
+        self.statistics = control.statistics
+        self.policy = evaluation.unseen.policy
+        self.optimizer = build_optimizer(self.policy)
+        initial = self.config.initial_lr or self.policy.config.optimizer_lr
+        self.settings = schedule_settings(self.config, initial)
+        self.best: float | None = None
+        parts = [node.batches(self.statistics, held_out=False) for node in self.nodes.values()]
+        self.batches = PooledBatches(parts)
+        self.steps = sum(steps_in_round(self.config, each) for each in self.parties.values())
+
+    def run(self) -> None:
+        loss = self.evaluation.evaluate(0)
+        state, _ = begin(self.settings)
+        state = state if loss is None else observe_start(state, loss)
+        self._keep(0, loss)
+        for number in range(1, self.config.num_server_rounds + 1):
+            state = self._round(number, state)
+        self._save(self.config.num_server_rounds, "last")
+        digest = hash_arrays(get_trainable(self.policy))
+        self.history.folder.append("run-end", round=self.config.num_server_rounds, hash=digest)
+
+    def _round(self, number: int, state: ScheduleState) -> ScheduleState:
+        self.history.background.join()  # it may still be writing the policy
+        self.history.add_plan(number, state.plan)
+        with self.history.timed(number, "train"):
+            result = self._train(number, state.plan.learning_rate)
+        self._record(number, result, state.plan.learning_rate)
+        self._evaluate_held_out(number)
+        due = number == self.config.num_server_rounds or not number % self.config.eval_frequency
+        loss = self.evaluation.evaluate(number) if due else None
+        self._keep(number, loss)
+        following, _ = advance(self.settings, state, loss, {self.trained_on[0]: result.loss})
+        return following
+
+    def _train(self, number: int, rate: float) -> LocalResult:
+        """No proximal term: there is nothing to stay near to. The first client's seed."""
+        config = self.config
+        final = config.eta_min if config.local_schedule == "cosine" else rate
+        local = LocalSteps(self.steps, config.batch_size, rate, 0.0, final)
+        seed = [config.seed, self.trained_on[0], number]
+        compiled = config.compile == "on"
+        return train(self.policy, self.batches, local, seed, compiled, optimizer=self.optimizer)
+
+    def _record(self, number: int, result: LocalResult, rate: float) -> None:
+        metrics = {**result.to_metrics(), "learning-rate": rate, "proximal-mu": 0.0}
+        if len(self.parties) == 1:
+            (party,) = self.parties.values()
+            self.history.add_training(number, party, {"num-examples": party.frames, **metrics})
+        self.history.add_aggregate(number, "train", metrics, failures=0)
+
+    def _evaluate_held_out(self, number: int) -> None:
+        if not self.config.fraction_evaluate:
+            return
+        thorough = self.config.is_thorough(number)
+        with self.history.timed(number, "evaluate"):
+            for client, node in self.nodes.items():
+                arrays = get_trainable(self.policy)
+                result = node.evaluate(arrays, self.statistics, predict=thorough)
+                metrics = {"num-examples": result.frames, **result.to_metrics()}
+                self.history.add_evaluation(number, self.parties[client], metrics)
+                if thorough:
+                    who = f"client_{client}"
+                    folder = folder_of(self.history.folder.path, number, who)
+                    node.film(self.statistics, folder, who, number, result.loss)
+
+    def _keep(self, number: int, loss: float | None) -> None:
+        interval = self.config.checkpoint_interval
+        is_best = loss is not None and (self.best is None or loss < self.best)
+        if is_best:
+            self.best = loss
+        if is_best or (interval and number % interval == 0):
+            self._save(number, *(["best"] if is_best else []))
+        self.history.close_round()
+
+    def _save(self, number: int, *names: str) -> None:
+        self.history.background.submit(
+            partial(
+                save_checkpoint,
+                self.history.folder.path / "models",
+                number,
+                self.policy,
+                self.statistics,
+                names,
+                self.config.keep_checkpoints,
+            )
+        )

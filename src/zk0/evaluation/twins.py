@@ -1,0 +1,67 @@
+"""The simulator's scenes that a dataset was recorded in: where a policy can be tried out.
+
+Nothing heavy is imported here.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from zk0.data.sources import Source
+from zk0.errors import Zk0Error
+from zk0.sim import manifest
+from zk0.sim.recipes import RECIPES, Recipe, Scene
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A scene by the name under which its rollouts are recorded."""
+
+    name: str
+    dataset: str
+    scene: Scene
+    fps: int
+    image_size: int
+
+
+def twins_of(source: Source) -> list[Twin]:
+    """The scenes of a simulated dataset, also of a copy in a folder; none of any other."""
+    if source.kind == "sim":
+        recipe = RECIPES.get(source.name)
+        return [] if recipe is None else _scenes(recipe, source.slug)
+    recorded = manifest.read(Path(source.name).expanduser()) if source.kind == "local" else {}
+    return _scenes(Recipe.from_json(recorded["recipe"]), source.slug) if recorded else []
+
+
+def all_twins(sources: Iterable[Source]) -> dict[str, Twin]:
+    """The scenes of all these datasets by name."""
+    return {twin.name: twin for source in sources for twin in twins_of(source)}
+
+
+def choose(names: Iterable[str]) -> list[Twin]:
+    """The scenes of the embedded world called by these names, those of datasets for all that they
+    have; all where there is no name. Raises `Zk0Error` where there is none of a name."""
+    known = {name: _scenes(recipe, name) for name, recipe in RECIPES.items()}
+    known.update({twin.name: [twin] for twins in [*known.values()] for twin in twins})
+    chosen = list(names) or list(RECIPES)
+    for name in chosen:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}."
+            raise Zk0Error(f"no simulated task is called '{name}': {hint}")
+    return list({twin.name: twin for name in chosen for twin in known[name]}.values())
+
+
+def _scenes(recipe: Recipe, dataset: str) -> list[Twin]:
+    several = len(recipe.scenes) > 1
+    return [
+        Twin(
+            f"{dataset}-{scene.task}" if several else dataset,
+            dataset,
+            scene,
+            recipe.fps,
+            recipe.image_size,
+        )
+        for scene in recipe.scenes
+    ]

@@ -1,0 +1,19 @@
+"""What a run comes down to."""
+
+from collections.abc import Mapping
+
+
+def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:
+    """One honest sentence: is the last policy better than the one before round 1, and the best?"""
+    curve = losses["composite"]
+    if 0 not in curve or max(curve) == 0:
+        return "no verdict: the server's evaluation failed before round 1 or in all rounds after it"
+    start, end, best = curve[0], curve[max(curve)], min(curve, key=curve.__getitem__)
+    change = f"{start:.4f} -> {end:.4f} ({end / start - 1:+.0%})"
+    judgement = "better than its start" if end < start else "NOT better than its start"
+    parts = ", ".join(
+        f"{name} {values[0]:.4f} -> {values[max(values)]:.4f}"
+        for name, values in losses.items()
+        if name != "composite"
+    )
+    return f"policy loss {change}: {judgement}; best in round {best} ({curve[best]:.4f}); {parts}"
