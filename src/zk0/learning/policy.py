@@ -55,7 +55,7 @@ def _embedded(seed: int) -> SmolVLAPolicy:
         n_action_steps=8,
         resize_imgs_with_padding=(IMAGE_SIZE, IMAGE_SIZE),
         num_vlm_layers=0,  # all there are
-        optimizer_lr=1e-3,
+        optimizer_lr=2e-3,
         device="cpu",
     )
     with torch.random.fork_rng(devices=[]):
