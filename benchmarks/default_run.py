@@ -62,6 +62,7 @@ def main() -> None:
     print(f"command to first local step: {first_step:.0f} s")
     print(f"command to its end: {total:.0f} s ({total / 60:.1f} min)")
     print(f"peak memory of all processes: {peak / 2**30:.2f} GiB")
+    report_evaluation(outputs, total)
     report_losses(outputs)
 
 
@@ -85,6 +86,15 @@ def follow(options: list[str], start: float) -> tuple[float, Path]:
     if process.returncode or outputs is None:
         raise SystemExit(f"the run failed with exit status {process.returncode}")
     return first_step, outputs
+
+
+def report_evaluation(outputs: Path, total: float) -> None:
+    """What each part of the evaluation took of the whole run."""
+    content = json.loads((outputs / "server" / "federated_metrics.json").read_text())
+    for phase in ("evaluate", "server-evaluate", "rollouts"):
+        seconds = sum(each["seconds"].get(phase, 0.0) for each in content["rounds"])
+        last = content["rounds"][-1]["seconds"].get(phase, 0.0)
+        print(f"{phase}: {seconds:.1f} s, {seconds / total:.1%} (last round: {last:.1f} s)")
 
 
 def report_losses(outputs: Path) -> None:

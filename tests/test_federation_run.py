@@ -433,4 +433,4 @@ def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path
     name = "server/policy_loss_history.json"
     assert federated.read(name) == centralized.read(name)
     comparison = compare_runs([federated.folder, centralized.folder])
-    assert "holds" not in " ".join(comparison.sentences())
+    assert "holds" not in " ".join(comparison.sentences)

@@ -157,6 +157,7 @@ class Training:
     def _round(self, number: int, state: ScheduleState) -> ScheduleState:
         self.history.background.join()  # it may still be writing the policy
         self.history.add_plan(number, state.plan)
+        self.history.add_phase(number, "train", list(self.parties.values()))
         with self.history.timed(number, "train"):
             result = self._train(number, state.plan.learning_rate)
         self._record(number, result, state.plan.learning_rate)
@@ -187,6 +188,7 @@ class Training:
         if not self.config.fraction_evaluate:
             return
         thorough = self.config.is_thorough(number)
+        self.history.add_phase(number, "evaluate", list(self.parties.values()))
         with self.history.timed(number, "evaluate"):
             for client, node in self.nodes.items():
                 arrays = get_trainable(self.policy)

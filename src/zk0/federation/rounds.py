@@ -156,6 +156,7 @@ class Rounds:
         """The progress with new arrays, or one void round more, and the clients' losses."""
         chosen = self._sample(number, TRAIN, self.config.fraction_train)
         contents = self._assign(number, progress, chosen, progress.control)
+        self.history.add_phase(number, "train", chosen)
         with self.history.timed(number, "train"):
             intake = self._collect(number, progress, contents)
         self._count_bytes(number, progress, len(chosen), len(intake.metrics))
@@ -222,6 +223,7 @@ class Rounds:
             return
         chosen = self._sample(number, EVALUATE, self.config.fraction_evaluate)
         contents = self._assign(number, progress, chosen, None)
+        self.history.add_phase(number, "evaluate", chosen)
         self._count_bytes(number, replace(progress, control=None), len(chosen), 0)
         metrics: dict[int, dict[str, Any]] = {}
         with self.history.timed(number, "evaluate"):

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -75,6 +75,10 @@ class History:
                 plan.proximal_mu,
                 ", ".join(plan.rules),
             )
+
+    def add_phase(self, server_round: int, phase: str, who: Sequence[Participant]) -> None:
+        """Clients are asked to train or to evaluate: for whoever watches."""
+        self.folder.append(f"{phase}-begin", round=server_round, clients=[p.number for p in who])
 
     def add_void(self, server_round: int, valid: int, needed: int) -> None:
         """A round that changes nothing, as too few replies were valid."""
