@@ -22,7 +22,13 @@ from zk0.federation.plan import schedule_settings
 from zk0.federation.schedules import ScheduleState, advance, begin, observe_start
 from zk0.learning.batches import PooledBatches
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import Arrays, get_trainable, load_trainable, set_trainable
+from zk0.learning.policy import (
+    Arrays,
+    build_policy,
+    get_trainable,
+    load_trainable,
+    set_trainable,
+)
 from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
 from zk0.node import Node, cache_options, warm_frames, warm_policy
 from zk0.record.background import Background
@@ -50,11 +56,10 @@ def run_control(
 
 
 def starting_arrays(config: Config) -> dict[str, torch.Tensor]:
-    """The trainable arrays that every control begins with: those of the federated run."""
-    policy = warm_policy(config)
-    if config.start_from:
-        return load_trainable(policy, config.start_from)
-    return {name: values.clone() for name, values in get_trainable(policy).items()}
+    """The trainable arrays that the federated run begins with: of a policy that nothing has trained
+    yet, as this process's own may have been."""
+    policy = build_policy(config.model_name, config.seed, torch.device("cpu"))
+    return load_trainable(policy, config.start_from) if config.start_from else get_trainable(policy)
 
 
 @dataclass(frozen=True)
