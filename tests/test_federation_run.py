@@ -105,6 +105,12 @@ ROUND = strict(
         "evaluate": strict(MEANS["evaluate"], *JOINT_ERRORS),
         "rollouts": {"type": "object", "additionalProperties": strict(TALLY)},
         "bytes": strict({"down": COUNT, "up": COUNT}),
+        "cosine": strict(
+            {
+                "mean": {"type": "number", "minimum": -1, "maximum": 1},
+                "pairs": strict({"0-1": {"type": "number", "minimum": -1, "maximum": 1}}),
+            }
+        ),
         "seconds": {"type": "object", "additionalProperties": LOSS},
     },
     "plan",
@@ -112,6 +118,7 @@ ROUND = strict(
     "evaluate",
     "rollouts",
     "bytes",
+    "cosine",
 )
 CLIENT_ROUND = strict(
     {

@@ -12,6 +12,7 @@ from zk0.config import Config
 from zk0.data.statistics import ACTION, Moments
 from zk0.errors import Zk0Error
 from zk0.federation.aggregation import RunningMean
+from zk0.federation.agreement import Agreement
 from zk0.federation.exchange import exchange
 from zk0.federation.intake import RefusedError, Training, check_evaluation, check_training
 from zk0.federation.roster import Client, sample
@@ -162,6 +163,7 @@ class Rounds:
         self._count_bytes(number, progress, len(chosen), len(intake.metrics))
         failures = len(chosen) - len(intake.metrics)
         self.history.add_aggregate(number, "train", _average(intake.metrics), failures)
+        self.history.add_agreement(number, intake.agreement.to_json())
         if len(intake.metrics) < self.config.min_train_nodes:
             self.history.add_void(number, len(intake.metrics), self.config.min_train_nodes)
             return replace(progress, void_rounds=progress.void_rounds + 1), {}
@@ -172,7 +174,7 @@ class Rounds:
     def _collect(
         self, number: int, progress: Progress, contents: Mapping[Client, RecordDict]
     ) -> "Intake":
-        intake = Intake()
+        intake = Intake(Agreement(Decoded(progress.arrays)))
         for client, reply in self._replies(number, contents, MessageType.TRAIN):
             self._fold(number, progress, client, reply, intake)
             del reply  # of full size before the next one comes
@@ -296,13 +298,15 @@ class Rounds:
 class Intake:
     """What a round's valid replies have added up to so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, agreement: Agreement) -> None:
         self.mean, self.change = RunningMean(), RunningMean()
+        self.agreement = agreement
         self.metrics: dict[int, dict[str, Any]] = {}
 
     def add(self, client: Client, training: Training) -> None:
         self.mean.add(training.arrays, training.examples)
         self.change.add(training.control, training.examples)
+        self.agreement.add(client.number, training.arrays)
         self.metrics[client.number] = training.metrics
 
 

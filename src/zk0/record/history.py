@@ -140,6 +140,11 @@ class History:
         self.rounds[server_round][phase] = content
         self._tell(f"{phase}-aggregate", server_round, content)
 
+    def add_agreement(self, server_round: int, cosines: Mapping[str, Any]) -> None:
+        """Cosines between the clients' updates: their mean, and by pair of clients."""
+        self.rounds[server_round]["cosine"] = dict(cosines)
+        self._tell("agreement", server_round, cosines)
+
     def add_server_evaluation(
         self, server_round: int, composite: float, datasets: Mapping[str, Mapping[str, Any]]
     ) -> None:
