@@ -96,6 +96,8 @@ class Config(BaseModel):
     prefix_cache_dtype: Literal["bfloat16", "float32"]
     output_dir: str = Field(min_length=1)
     use_wandb: bool
+    wandb_project: str = Field(min_length=1)
+    use_tensorboard: bool
 
     def is_thorough(self, server_round: int) -> bool:
         """Whether a round's evaluation also predicts actions, plays rollouts and films."""

@@ -37,7 +37,7 @@ from zk0.record.evidence import folder_of
 from zk0.record.history import History
 from zk0.record.log import logging_to
 from zk0.record.run_folder import RunFolder
-from zk0.record.trackers import open_tracker
+from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
 
 
@@ -79,10 +79,10 @@ class Control:
         folder.describe(self.description, resumed_after=None)
         config = self.config
         with (
-            open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
+            open_trackers(config, folder.path) as trackers,
             Background() as background,
         ):
-            history = History(folder, tracker, background)
+            history = History(folder, trackers, background)
             sources = [each.parsed for each in (*self.datasets.clients, *self.datasets.server)]
             evaluation = ServerEvaluation(config, self.unseen, self.statistics, sources, history)
             Training(self, evaluation).run()

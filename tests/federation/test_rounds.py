@@ -58,7 +58,7 @@ from zk0.learning.training import LocalResult, LocalSteps, add_proximal_gradient
 from zk0.record.background import Background
 from zk0.record.history import History
 from zk0.record.run_folder import RunFolder
-from zk0.record.trackers import Tracker
+from zk0.record.trackers import Trackers
 
 from .grid import NEVER, LocalGrid
 from .test_wire import STATISTICS
@@ -181,7 +181,7 @@ class Trial:
         self, folder: RunFolder, config: Config, clients: Sequence[Client], rate: float
     ) -> None:
         self.background = Background()
-        self.history = History(folder, Tracker(), self.background)
+        self.history = History(folder, Trackers(), self.background)
         self.clients = [Quadratic(client) for client in clients]
         self.server = Judge(self.clients, self.history)
         self.grid = LocalGrid(self.route, [client.node_id for client in clients])

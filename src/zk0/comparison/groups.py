@@ -29,7 +29,9 @@ HARMLESS = {
     "rollout-videos",
     "round-timeout",
     "seed",
+    "use-tensorboard",
     "use-wandb",
+    "wandb-project",
 }
 
 

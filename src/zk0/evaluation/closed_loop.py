@@ -133,7 +133,7 @@ class Film:
 
     def save(
         self, folder: Path, who: str, server_round: int, rollout: Rollout, loss: float | None
-    ) -> None:
+    ) -> Path:
         """Write `rollout_TASK_SEED.mp4` and its JSON to `folder`."""
         video = folder / f"rollout_{rollout.task}_{rollout.seed}.mp4"
         pictures = one_ahead(lambda step: self._draw(step, rollout), range(rollout.frames))
@@ -155,6 +155,7 @@ class Film:
             action_error=None,
         )
         save_facts(video, facts)
+        return video
 
     def _draw(self, step: int, rollout: Rollout) -> NDArray[np.uint8]:
         return draw_rollout(
@@ -176,8 +177,10 @@ def save_films(
     who: str,
     server_round: int,
     loss: float | None,
-) -> None:
-    """Write the video and the JSON of every rollout that was filmed."""
-    for rollout in rollouts:
-        if rollout.seed in films:
-            films[rollout.seed].save(folder, who, server_round, rollout, loss)
+) -> list[Path]:
+    """Write the video and the JSON of every rollout that was filmed; the videos' paths."""
+    return [
+        films[rollout.seed].save(folder, who, server_round, rollout, loss)
+        for rollout in rollouts
+        if rollout.seed in films
+    ]

@@ -102,7 +102,8 @@ class ServerEvaluation:
             films = {seed: closed_loop.Film() for seed in seeds[: self.config.rollout_videos]}
             played = closed_loop.play_policy(policy, self.statistics, twin, seeds, films)
             loss = losses[twin.dataset].loss if twin.dataset in losses else None
-            closed_loop.save_films(films, played, folder, SERVER, server_round, loss)
+            videos = closed_loop.save_films(films, played, folder, SERVER, server_round, loss)
+            self.history.trackers.show(server_round, {video.stem: video for video in videos})
             rollouts += played
         return rollouts
 

@@ -32,7 +32,7 @@ from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after, save_checkpoint
 from zk0.record.history import History
 from zk0.record.run_folder import RunFolder
-from zk0.record.trackers import open_tracker
+from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
 
 
@@ -60,10 +60,10 @@ def federate(
         state = load_state(folder.path)
     folder.describe(description, resumed_after=state.server_round if state else None)
     with (
-        open_tracker(config.use_wandb, folder.path, config.to_run_config()) as tracker,
+        open_trackers(config, folder.path) as trackers,
         Background() as background,
     ):
-        history = History(folder, tracker, background)
+        history = History(folder, trackers, background)
         sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
         Federation(grid, config, unseen, sources, clients, statistics, history, state).run()
         logger.info("{}", verdict(history.server_losses))

@@ -35,6 +35,8 @@ FREE_KEYS = {
     "rollout-episodes",
     "rollout-videos",
     "use-wandb",
+    "wandb-project",
+    "use-tensorboard",
 }
 
 

@@ -13,7 +13,7 @@ from loguru import logger
 from zk0.record.background import Background
 from zk0.record.charts import Plan, Planned, loss_chart, schedule_chart
 from zk0.record.run_folder import RunFolder
-from zk0.record.trackers import Tracker
+from zk0.record.trackers import Trackers
 
 
 class Participant(Protocol):
@@ -28,12 +28,12 @@ class Participant(Protocol):
 
 
 class History:
-    """The run's metrics by round. Each event goes to metrics.jsonl and the tracker as it happens;
+    """The run's metrics by round. Each event goes to metrics.jsonl and the trackers as it happens;
     `close_round` rewrites the summaries, and the charts in the `background`."""
 
-    def __init__(self, folder: RunFolder, tracker: Tracker, background: Background) -> None:
+    def __init__(self, folder: RunFolder, trackers: Trackers, background: Background) -> None:
         self.folder = folder
-        self.tracker = tracker
+        self.trackers = trackers
         self.background = background
         self.rounds: dict[int, dict[str, Any]] = defaultdict(dict)
         self.server_losses: dict[str, dict[int, float]] = defaultdict(dict)
@@ -243,7 +243,7 @@ class History:
     def _tell(self, event: str, server_round: int, metrics: Mapping[str, Any], **who: Any) -> None:
         self.folder.append(event, round=server_round, **who, **metrics)
         prefix = f"{event}/{who['client']}-{who['slug']}" if who else event
-        self.tracker.log(server_round, {prefix: metrics})
+        self.trackers.log(server_round, {prefix: metrics})
 
 
 def _keyed_by_text(values: Mapping[int, Any]) -> dict[str, Any]:

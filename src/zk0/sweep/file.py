@@ -32,7 +32,14 @@ Values = dict[str, Scalar]
 """Run-config values by their keys."""
 
 # What a trial's losses do not depend on: it may differ between the trials of one sweep.
-HARMLESS = ("output-dir", "use-wandb", "checkpoint-interval", "keep-checkpoints")
+HARMLESS = (
+    "output-dir",
+    "use-wandb",
+    "wandb-project",
+    "use-tensorboard",
+    "checkpoint-interval",
+    "keep-checkpoints",
+)
 
 
 class Range(BaseModel):
