@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from zk0.config import check, list_keys, parse_datasets, parse_overrides, read_pyproject
+from zk0.config import (
+    Logging,
+    check,
+    list_keys,
+    load_logging,
+    parse_datasets,
+    parse_overrides,
+    read_pyproject,
+)
 from zk0.errors import Zk0Error
 
 
@@ -103,3 +111,11 @@ def test_folder_without_a_zk0_app_is_refused(tmp_path: Path, content: str | None
         (tmp_path / "pyproject.toml").write_text(content)
     with pytest.raises(Zk0Error, match=r"pyproject\.toml"):
         read_pyproject(tmp_path)
+
+
+def test_log_levels_are_the_apps(tmp_path: Path):
+    assert load_logging(PROJECT) == Logging(terminal="INFO", file="DEBUG")
+    text = (PROJECT / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(text.replace('terminal = "INFO"', 'terminal = "LOUD"'))
+    with pytest.raises(Zk0Error, match=r"\[tool.zk0.logging\]: terminal = 'LOUD' is not valid"):
+        load_logging(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zk0.config import Config, Datasets, load
+from zk0.config import Config, Datasets, Logging, load
 from zk0.controls import Control, run_control, starting_arrays
 from zk0.errors import Zk0Error
 from zk0.learning.integrity import hash_arrays
@@ -15,6 +15,7 @@ from zk0.record.run_folder import RunFolder
 
 from .conftest import PROJECT
 
+QUIET = Logging(terminal="ERROR", file="DEBUG")
 LEAST = {
     "num-server-rounds": 2,
     "local-steps": 3,
@@ -49,8 +50,8 @@ def runs(sources: Datasets, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Centralized, and both clients alone."""
     outputs = tmp_path_factory.mktemp("controls")
     config = configured(outputs)
-    run_control("centralized", config, sources, [[0, 1]])
-    run_control("local", config, sources, [[0], [1]])
+    run_control("centralized", config, sources, QUIET, [[0, 1]])
+    run_control("local", config, sources, QUIET, [[0], [1]])
     centralized, first, second = sorted(outputs.iterdir(), key=lambda run: run.stat().st_ctime)
     return {"centralized": centralized, "first": first, "second": second}
 
@@ -115,7 +116,7 @@ def test_same_seed_same_run_and_another_seed_another(
     hashes = []
     for seed in (0, 1):
         config = configured(tmp_path / str(seed), seed=seed)
-        run_control("local", config, sources, [[1]])
+        run_control("local", config, sources, QUIET, [[1]])
         (run,) = (tmp_path / str(seed)).iterdir()
         hashes.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["hash"])
     kept = json.loads((runs["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]

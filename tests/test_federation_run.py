@@ -255,6 +255,13 @@ def test_log_has_zk0s_and_flowers_lines_and_no_dataset_path(run: Run, datasets: 
     assert str(datasets["touch"].parent) not in record
 
 
+def test_every_client_has_a_log_of_its_own(run: Run):
+    for number, name, other in ((0, "touch", "picklift"), (1, "picklift", "touch")):
+        log = (run.folder / "clients" / f"client_{number}" / "client.log").read_text()
+        assert [f"round {each}: training on {name}" in log for each in (1, 2)] == [True, True]
+        assert f"training on {other}" not in log
+
+
 @pytest.mark.parametrize("name", ["policy_loss.png", "schedule.png"])
 def test_charts_are_pictures(run: Run, name: str):
     from PIL import Image
@@ -279,7 +286,7 @@ def test_same_seed_gives_the_same_losses_and_the_same_final_hash(runs: list[Run]
     assert client_losses(first) == client_losses(second)
 
 
-def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run):
+def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run, monkeypatch: pytest.MonkeyPatch):
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
@@ -289,6 +296,7 @@ def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run):
     names = sorted(path.name for path in (run.folder / "models").iterdir())
     assert {"best", "checkpoint_round_1", "checkpoint_round_2", "last"} <= set(names)
     folder = run.folder / "models" / "last"
+    monkeypatch.chdir(folder)  # lerobot finds the backbone from there
     assert folder.resolve().name == "checkpoint_round_2"
     policy = SmolVLAPolicy.from_pretrained(folder)
     for parameter in policy.model.vlm_with_expert.vlm.parameters():

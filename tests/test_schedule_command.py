@@ -49,7 +49,9 @@ def colours(png: Path) -> set[tuple[int, ...]]:
 
 
 def test_every_round_is_printed_and_drawn(schedule, tmp_path: Path):
-    status, out, _ = schedule("-c", "num-server-rounds=3 lr-schedule='cosine' eta-min=0.0")
+    status, out, _ = schedule(
+        "-c", "num-server-rounds=3 lr-schedule='cosine' eta-min=0.0 initial-lr=0.001"
+    )
     assert status == 0
     assert rows(out) == [
         ["1", "1.000e-03", "1.000e-02"],
@@ -88,7 +90,7 @@ def test_an_assumed_rate_is_said(schedule, run_config: str, rate: str, assumptio
 
 def test_losses_of_the_server_move_the_rules(schedule, tmp_path: Path):
     losses = write_losses(tmp_path / "losses.json", 2.0, 2.0, None, 1.9995, 2.6)
-    switches = "adjust-globally='on' adjust-window=3 num-server-rounds=6"
+    switches = "adjust-globally='on' adjust-window=3 num-server-rounds=6 initial-lr=0.001"
     _, out, _ = schedule("--losses", losses, "-c", switches)
     assert "losses: 4 of the server, 0 of clients" in out
     assert [row[3:] for row in rows(out)] == [[], [], [], ["stall, cap"], ["spike-hold"], []]
@@ -105,7 +107,12 @@ def test_a_run_folder_boosts_its_hard_clients(schedule, tmp_path: Path):
     rounds = {"rounds": [{"round": 0, "server": {"loss": 2.0}}, {"round": 1}]}
     (tmp_path / "run" / "server" / "federated_metrics.json").write_text(json.dumps(rounds))
     _, out, _ = schedule(
-        "--losses", str(tmp_path / "run"), "-c", "boost-hard-clients='on' num-server-rounds=3"
+        "--losses",
+        str(tmp_path / "run"),
+        "-c",
+        "boost-hard-clients='on' num-server-rounds=3",
+        "-c",
+        "initial-lr=0.001",
     )
     assert "losses: 1 of the server, 3 of clients" in out
     boosted = [row[3].split() if row[3:] else [] for row in rows(out)]

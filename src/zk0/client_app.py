@@ -9,7 +9,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from loguru import logger
 
-from zk0.config import Datasets, app_folder, parse_config, parse_datasets, read_pyproject
+from zk0.config import (
+    Datasets,
+    app_folder,
+    load_logging,
+    parse_config,
+    parse_datasets,
+    read_pyproject,
+)
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
@@ -24,7 +31,7 @@ from zk0.federation.wire import (
 )
 from zk0.node import Node
 from zk0.record import evidence
-from zk0.record.log import start_terminal
+from zk0.record.log import keeping_lines, start_terminal
 from zk0.record.run_folder import RunFolder, outputs_root
 
 app = ClientApp()
@@ -51,8 +58,8 @@ def introduce(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Run the local steps from the global arrays."""
     node, task = _open_node(context), unpack_assignment(message)
-    logger.info("round {}: training on {}", task.server_round, node.source.slug)
-    with ends_within(task.timeout):
+    with recorded(context), ends_within(task.timeout):
+        logger.info("round {}: training on {}", task.server_round, node.source.slug)
         variates = open_variates(message.content, context.state)
         seed = [node.config.seed, _order(context), task.server_round]
         rates = task.learning_rate, task.final_learning_rate
@@ -69,7 +76,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global arrays on the held-out episodes, and film some where that is due."""
     node, task = _open_node(context), unpack_assignment(message)
     thorough = node.config.is_thorough(task.server_round)
-    with ends_within(task.timeout):
+    with recorded(context), ends_within(task.timeout):
         result = node.evaluate(unpack_arrays(message.content), task.statistics, thorough)
         if thorough:
             who = f"client_{_order(context)}"
@@ -87,6 +94,18 @@ def ends_within(seconds: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def recorded(context: Context) -> Iterator[None]:
+    """Keep the block's log lines, and what it raises, in the client's own log."""
+    folder = _own_record(context) / "clients" / f"client_{_order(context)}"
+    with keeping_lines(folder / "client.log", load_logging(app_folder()).file):
+        try:
+            yield
+        except Exception:
+            logger.opt(exception=True).debug("where it was raised")
+            raise
 
 
 def _own_record(context: Context) -> Path:

@@ -95,6 +95,10 @@ class Config(BaseModel):
     prefix_cache_gb: float = Field(ge=0)
     prefix_cache_dtype: Literal["bfloat16", "float32"]
     output_dir: str = Field(min_length=1)
+    hf_repo_id: str = Field(pattern=r"^([\w.-]+/[\w.-]+)?$")
+    hf_push: Literal["best", "last"]
+    hf_private: bool
+    hf_push_min_rounds: int = Field(ge=1)
     use_wandb: bool
     wandb_project: str = Field(min_length=1)
     use_tensorboard: bool
@@ -107,6 +111,18 @@ class Config(BaseModel):
     def to_run_config(self) -> dict[str, Any]:
         """The values by their hyphenated keys, as a user writes them."""
         return self.model_dump(by_alias=True)
+
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+class Logging(BaseModel):
+    """From which level on lines are shown, and kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    terminal: Level
+    file: Level
 
 
 class Dataset(BaseModel):
@@ -172,6 +188,15 @@ def parse_datasets(values: Mapping[str, Any]) -> Datasets:
     except ValidationError as error:
         problem = _first_problem(error, ["clients", "server", "source", "description"])
         raise Zk0Error(f"[tool.zk0.datasets]: {problem}") from None
+
+
+def load_logging(app_folder: Path) -> Logging:
+    """`[tool.zk0.logging]` of the app; raises `Zk0Error` where it is missing or wrong."""
+    try:
+        return Logging.model_validate(read_pyproject(app_folder)["tool"]["zk0"].get("logging", {}))
+    except ValidationError as error:
+        problem = _first_problem(error, ["terminal", "file"])
+        raise Zk0Error(f"[tool.zk0.logging]: {problem}") from None
 
 
 def load(app_folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Datasets]:

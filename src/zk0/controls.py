@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from loguru import logger
 
-from zk0.config import Config, Datasets
+from zk0.config import Config, Datasets, Logging
 from zk0.data.statistics import Statistics, pool_statistics
 from zk0.description import Kind, Party, describe_run, steps_in_round
 from zk0.evaluation.server import ServerEvaluation
@@ -42,13 +42,17 @@ from zk0.record.verdict import verdict
 
 
 def run_control(
-    kind: Kind, config: Config, datasets: Datasets, groups: Sequence[Sequence[int]]
+    kind: Kind,
+    config: Config,
+    datasets: Datasets,
+    levels: Logging,
+    groups: Sequence[Sequence[int]],
 ) -> None:
     """A run, in a folder of its own, for each of `groups`, which are numbers of clients."""
     start = starting_arrays(config)
     for trained_on in groups:
         folder = RunFolder.create(config.output_dir)
-        with logging_to(folder.path / "simulation.log"):
+        with logging_to(folder.path / "simulation.log", levels):
             names = ", ".join(datasets.clients[number].parsed.slug for number in trained_on)
             logger.info("{} baseline on {}", kind, names)
             Control(kind, config, datasets, trained_on).run(folder, start)
@@ -224,5 +228,6 @@ class Training:
                 self.statistics,
                 names,
                 self.config.keep_checkpoints,
+                self.history.card(number),
             )
         )

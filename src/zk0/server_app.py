@@ -4,7 +4,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from loguru import logger
 
-from zk0.config import Config, app_folder, load
+from zk0.config import Config, app_folder, load, load_logging
 from zk0.errors import Zk0Error
 from zk0.federation.federate import federate
 from zk0.federation.provenance import check_code
@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     check_code(app_folder())
     config, datasets = load(app_folder(), context.run_config)
     folder = open_folder(config)
-    with logging_to(folder.path / "simulation.log"):
+    with logging_to(folder.path / "simulation.log", load_logging(app_folder())):
         logger.info("outputs: {}", folder.path)
         try:
             federate(grid, config, datasets, folder, context.run_id)

@@ -1,10 +1,12 @@
 """Checkpoints, the names that point to them, and which ones stay."""
 
 import json
+import os
 import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
 from tests.federation.test_wire import STATISTICS
+from tests.record.test_card import CARD
 from zk0.errors import Zk0Error
 from zk0.learning.policy import get_trainable, load_trainable, set_trainable
+from zk0.record.card import Card
 from zk0.record.checkpoint import forget_after, save_checkpoint
 
 
@@ -24,7 +28,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> SmolVLAPolicy:
     class Small:
         def save_pretrained(self, folder: Path) -> None:
             folder.mkdir(parents=True)
-            (folder / "config.json").write_text("{}")
+            config = {"vlm_model_name": "owner/backbone", "input_features": {}}
+            (folder / "config.json").write_text(json.dumps(config))
 
     monkeypatch.setattr("zk0.record.checkpoint.make_processors", lambda *_: ())
     return Small()
@@ -34,8 +39,15 @@ def rounds_in(models: Path) -> list[int]:
     return sorted(int(path.name.rpartition("_")[2]) for path in models.glob("checkpoint_round_*"))
 
 
-def save(models: Path, policy: SmolVLAPolicy, server_round: int, *names: str, keep: int = 2):
-    return save_checkpoint(models, server_round, policy, STATISTICS, names, keep)
+def save(
+    models: Path,
+    policy: SmolVLAPolicy,
+    server_round: int,
+    *names: str,
+    keep: int = 2,
+    card: Card | None = None,
+) -> Path:
+    return save_checkpoint(models, server_round, policy, STATISTICS, names, keep, card)
 
 
 def test_a_checkpoint_is_a_policy_with_its_statistics(tmp_path: Path, policy: SmolVLAPolicy):
@@ -77,6 +89,12 @@ def test_a_full_disk_is_a_clear_end_and_leaves_no_half_checkpoint(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_room_for_the_card_leaves_nothing_half(tmp_path: Path, small: SmolVLAPolicy):
+    with no_file_above(500), pytest.raises(Zk0Error, match="File too large"):
+        save(tmp_path, small, 1, "best", card=CARD)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_follow_the_round_that_they_were_given_last(tmp_path: Path, small: SmolVLAPolicy):
     save(tmp_path, small, 1, "best", keep=9)
     save(tmp_path, small, 2, "last", keep=9)
@@ -92,6 +110,19 @@ def test_a_round_that_has_its_checkpoint_only_gets_a_name(tmp_path: Path, small:
     (folder / "mark").touch()
     save(tmp_path, small, 2, "last")
     assert (tmp_path / "last" / "mark").exists()
+
+
+def test_a_later_card_replaces_only_the_card(tmp_path: Path, small: SmolVLAPolicy):
+    folder = save(tmp_path, small, 2, "best", card=CARD)
+    config = (folder / "config.json").stat().st_mtime_ns
+    save(tmp_path, small, 2, "last")
+    assert json.loads((folder / "metrics.json").read_text()) == {"round": 2, **CARD.metrics}
+    later = replace(CARD, metrics={"server": {"loss": 0.25, "datasets": {}}})
+    save(tmp_path, small, 2, "last", card=later)
+    assert json.loads((folder / "metrics.json").read_text()) == {"round": 2, **later.metrics}
+    assert "0.2500" in (folder / "README.md").read_text()
+    assert (folder / "config.json").stat().st_mtime_ns == config
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_round_2", "best", "last"}
 
 
 @pytest.mark.parametrize(("keep", "stay"), [(1, [1, 2, 12]), (2, [1, 2, 11, 12]), (9, None)])
@@ -113,6 +144,19 @@ def test_a_killed_save_is_no_checkpoint_and_is_cleared_away(tmp_path: Path, smal
     folder = save(tmp_path, small, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_round_4"]
     assert not (folder / "half").exists()
+
+
+def test_a_save_killed_at_its_last_moment_has_no_name_yet(
+    tmp_path: Path, small: SmolVLAPolicy, monkeypatch: pytest.MonkeyPatch
+):
+    child = os.fork()
+    if not child:  # dies when all is written, before the checkpoint gets its name
+        monkeypatch.setattr("os.replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        save(tmp_path, small, 4, "last")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert all(path.name.startswith(".checkpoint_round_4.") for path in tmp_path.iterdir())
+    save(tmp_path, small, 4, "last", card=CARD)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_round_4", "last"}
 
 
 def test_a_resumed_run_forgets_the_rounds_that_it_makes_anew(tmp_path: Path, small: SmolVLAPolicy):

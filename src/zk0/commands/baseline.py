@@ -20,11 +20,12 @@ Overrides = Annotated[
 @app.command("centralized")
 def centralized(app_folder: App = Path(), run_config: Overrides = None) -> None:
     """Train on all clients' data in one place."""
-    from zk0.config import check
+    from zk0.config import check, load_logging
     from zk0.controls import run_control
 
     config, datasets = check(app_folder, run_config or [])
-    run_control("centralized", config, datasets, [list(range(len(datasets.clients)))])
+    everybody = list(range(len(datasets.clients)))
+    run_control("centralized", config, datasets, load_logging(app_folder), [everybody])
 
 
 @app.command("local")
@@ -36,7 +37,7 @@ def local(
     ] = None,
 ) -> None:
     """Train on each client's data alone: a run for each."""
-    from zk0.config import check
+    from zk0.config import check, load_logging
     from zk0.controls import run_control
 
     config, datasets = check(app_folder, run_config or [])
@@ -44,4 +45,5 @@ def local(
     for number in client or ():
         if number not in numbers:
             raise Zk0Error(f"--client {number}: the clients are 0 to {numbers[-1]}.")
-    run_control("local", config, datasets, [[number] for number in client or numbers])
+    alone = [[number] for number in client or numbers]
+    run_control("local", config, datasets, load_logging(app_folder), alone)

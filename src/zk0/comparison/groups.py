@@ -16,6 +16,10 @@ from zk0.errors import Zk0Error
 HARMLESS = {
     "checkpoint-interval",
     "device",
+    "hf-repo-id",
+    "hf-push",
+    "hf-private",
+    "hf-push-min-rounds",
     "keep-checkpoints",
     "max-void-rounds",
     "min-available-nodes",

@@ -31,6 +31,7 @@ from zk0.node import cache_options, warm_frames, warm_policy
 from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after, save_checkpoint
 from zk0.record.history import History
+from zk0.record.hub import push_or_skip
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
@@ -65,8 +66,23 @@ def federate(
     ):
         history = History(folder, trackers, background)
         sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
-        Federation(grid, config, unseen, sources, clients, statistics, history, state).run()
+        federation = Federation(grid, config, unseen, sources, clients, statistics, history, state)
+        last_round = federation.run()
         logger.info("{}", verdict(history.server_losses))
+    share_model(config, folder, last_round)
+
+
+def share_model(config: Config, folder: RunFolder, last_round: int) -> None:
+    """Push the run's checkpoint to the Hub where that is wished; a run outlives a failure to."""
+    if not config.hf_repo_id:
+        return
+    if last_round < config.hf_push_min_rounds:
+        least = config.hf_push_min_rounds
+        logger.info("not on the Hub: {} rounds, hf-push-min-rounds = {}", last_round, least)
+        return
+    checkpoint = folder.path / "models" / config.hf_push
+    if url := push_or_skip(checkpoint, config.hf_repo_id, config.hf_private):
+        logger.info("on the Hub: {}", url)
 
 
 def _party(client: Client) -> Party:
@@ -109,8 +125,9 @@ class Federation:
             grid, config, self.settings, self.optimizer, clients, statistics, server, history
         )
 
-    def run(self) -> None:
-        self.rounds.run(self.progress)
+    def run(self) -> int:
+        """All rounds; the number of the last one."""
+        return self.rounds.run(self.progress).server_round
 
     def _start(self, config: Config, policy: SmolVLAPolicy) -> Progress:
         arrays = get_trainable(policy)
@@ -171,6 +188,7 @@ class ServerSide:
             self.statistics,
             names,
             self.config.keep_checkpoints,
+            self.history.card(server_round),
         )
         self.history.background.submit(save)
 
@@ -187,9 +205,10 @@ class ServerSide:
         self.history.close_round()
 
     def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
-        """Save the last model, and see to it that it has been evaluated thoroughly."""
-        self.save(server_round, arrays, "last")
+        """See to it that the last model has been evaluated thoroughly, and save it."""
+        self._take(arrays)
         self.evaluation.conclude(server_round)
+        self.save(server_round, arrays, "last")
         self.history.close_round()
 
     def _take(self, arrays: ArrayRecord) -> None:

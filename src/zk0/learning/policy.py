@@ -1,12 +1,13 @@
 """SmolVLA, built or loaded; its trainable arrays in and out by name."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from lerobot.configs import FeatureType, PolicyFeature
+from huggingface_hub import hf_hub_download, snapshot_download
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
@@ -23,6 +24,7 @@ from zk0.learning.device import Precision, device_of, set_precision
 EMBEDDED = "embedded"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
 JOINTS = 6  # of an SO-100/SO-101, gripper included
+BACKBONE = re.compile(r"backbone-[0-9a-f]{8}")  # the folder of a backbone inside a checkpoint
 
 Arrays = Mapping[str, torch.Tensor]
 
@@ -69,13 +71,37 @@ def _pretrained(model_name: str) -> SmolVLAPolicy:
     if model_name.startswith((".", "/", "~")) and not Path(model_name).expanduser().is_dir():
         raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
     try:
-        policy = SmolVLAPolicy.from_pretrained(Path(model_name).expanduser(), strict=True)
+        policy = _open(Path(model_name).expanduser())
     except (OSError, RuntimeError, ValueError) as error:  # not there, other weights, other policy
         reason = str(error).strip().splitlines()[0]
         raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
     for parameter in policy.model.vlm_with_expert.vlm.parameters():
         parameter.requires_grad = False
     return policy
+
+
+def _open(source: Path) -> SmolVLAPolicy:
+    """The policy in a folder or a Hub repository, from whatever directory and wherever it was."""
+    config = PreTrainedConfig.from_pretrained(source)
+    if not isinstance(config, SmolVLAConfig):
+        raise ValueError(f"it holds a policy of type {config.type}, not smolvla")
+    config.vlm_model_name = _find_backbone(source, config.vlm_model_name)
+    return SmolVLAPolicy.from_pretrained(source, config=config, strict=True)
+
+
+def _find_backbone(source: Path, name: str) -> str:
+    """Where the backbone's config, tokenizer and processor are: in the checkpoint itself; in
+    `ZK0_HOME`, for the embedded policy's checkpoints that do not carry them; else where it says."""
+    own = Path(name).name
+    if BACKBONE.fullmatch(own):
+        folder = source
+        if not source.is_dir():
+            folder = Path(snapshot_download(str(source), allow_patterns=f"{own}/*"))
+        return str(folder.resolve() / own)
+    if own.startswith("embedded-") and not Path(name).is_dir():
+        here = embedded_backbone()
+        return str(here) if own == here.name else name
+    return name
 
 
 def load_checkpoint(
@@ -86,7 +112,7 @@ def load_checkpoint(
     Raises `Zk0Error` where `folder` does not hold a whole SmolVLA with both processors.
     """
     try:
-        policy = SmolVLAPolicy.from_pretrained(folder, strict=True)
+        policy = _open(folder)
         (normalizer,) = folder.glob("policy_preprocessor_step_*_normalizer_processor.safetensors")
         values = load_file(normalizer)
         statistics = {

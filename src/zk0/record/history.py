@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from loguru import logger
 
 from zk0.record.background import Background
+from zk0.record.card import Card, metrics_of
 from zk0.record.charts import Plan, Planned, loss_chart, schedule_chart
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import Trackers
@@ -56,6 +57,11 @@ class History:
             (self.client_losses, content["client_losses"]),
         ):
             mine.update({name: _keyed_by_number(curve) for name, curve in kept.items()})
+
+    def card(self, server_round: int) -> Card:
+        """What a checkpoint of a round says of itself, as far as it is known now."""
+        metrics = metrics_of(server_round, self.rounds[server_round], self.client_losses)
+        return Card(self.folder.read("config.json"), deepcopy(metrics))
 
     def add_plan(self, server_round: int, plan: Plan) -> None:
         """The learning rate and mu of a round, and the rules that made them so."""

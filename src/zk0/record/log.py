@@ -9,20 +9,29 @@ from typing import Any
 
 from loguru import logger
 
+from zk0.config import Level, Logging
+
 TERMINAL = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[source]}: {message}"
 
 
 @contextmanager
-def logging_to(path: Path) -> Iterator[None]:
+def logging_to(path: Path, levels: Logging) -> Iterator[None]:
     """Send zk0's, Flower's and Ray's log lines to `path` as long as the block runs."""
-    start_terminal()
-    sink = logger.add(path, format=FILE, level="DEBUG", backtrace=True, diagnose=False)
-    with _redirected("flwr"), _redirected("ray"):
-        try:
-            yield
-        finally:
-            logger.remove(sink)
+    start_terminal(levels.terminal)
+    with keeping_lines(path, levels.file), _redirected("flwr"), _redirected("ray"):
+        yield
+
+
+@contextmanager
+def keeping_lines(path: Path, level: Level) -> Iterator[None]:
+    """Add this process's log lines to `path` as long as the block runs."""
+    # diagnose would write variables' values, a key or token among them
+    sink = logger.add(path, format=FILE, level=level, backtrace=True, diagnose=False)
+    try:
+        yield
+    finally:
+        logger.remove(sink)
 
 
 @contextmanager
@@ -43,14 +52,14 @@ def _redirected(library: str) -> Iterator[None]:
             terminal.setLevel(level)
 
 
-def start_terminal() -> None:
-    """zk0's own lines to stderr; called once per process."""
+def start_terminal(level: Level = "INFO") -> None:
+    """zk0's own lines to stderr, from `level` on, and nothing else any more."""
     logger.remove()
     logger.configure(extra={"source": "zk0"})
     logger.add(
         sys.stderr,
         format=TERMINAL,
-        level="INFO",
+        level=level,
         diagnose=False,
         filter=lambda record: record["extra"]["source"] == "zk0",
     )

@@ -34,6 +34,10 @@ Values = dict[str, Scalar]
 # What a trial's losses do not depend on: it may differ between the trials of one sweep.
 HARMLESS = (
     "output-dir",
+    "hf-repo-id",
+    "hf-push",
+    "hf-private",
+    "hf-push-min-rounds",
     "use-wandb",
     "wandb-project",
     "use-tensorboard",
