@@ -1,0 +1,105 @@
+"""What a run is, as its config.json says."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zk0.errors import Zk0Error
+
+CONFIG = "config.json"
+
+
+class Settings(BaseModel):
+    """Keys of the run-config; those that older versions did not have may be missing."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=lambda name: name.replace("_", "-"))
+
+    num_server_rounds: int
+    seed: int | None = None
+    strategy: str | None = None
+    preset: str | None = None
+    rollout_frequency: int = 0
+    rollout_episodes: int = 0
+
+
+class Client(BaseModel, frozen=True):
+    client: int
+    slug: str
+
+
+class Dataset(BaseModel, frozen=True):
+    slug: str
+
+
+class Resumed(BaseModel, frozen=True):
+    config: Settings | None = None
+
+
+class About(BaseModel, frozen=True):
+    kind: Literal["federated", "centralized", "local"] = "federated"  # the first runs had no others
+    trained_on: tuple[int, ...] = ()
+    config: Settings
+    clients: tuple[Client, ...]
+    server: tuple[Dataset, ...]
+    resumed: tuple[Resumed, ...] = ()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Those in force: a resumed run may go on for more rounds than it began with."""
+        latest = [each.config for each in self.resumed if each.config is not None]
+        return latest[-1] if latest else self.config
+
+    @property
+    def planned(self) -> int:
+        return self.settings.num_server_rounds
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The datasets of the clients that take part, by number; a baseline has fewer of them."""
+        chosen = self.trained_on or [each.client for each in self.clients]
+        return {each.client: each.slug for each in self.clients if each.client in chosen}
+
+    @property
+    def label(self) -> str:
+        """The kind of run, for a person."""
+        if self.kind != "local":
+            return self.kind
+        return " ".join(["local", *(f"{number} {slug}" for number, slug in self.names.items())])
+
+    @property
+    def method(self) -> str:
+        """Strategy and preset; a baseline has no strategy."""
+        strategy = self.settings.strategy if self.kind == "federated" else None
+        return " ".join(filter(None, (strategy, self.settings.preset)))
+
+    def plays_rollouts(self, server_round: int) -> bool:
+        """Whether the configuration wants rollouts after this round."""
+        every = self.settings.rollout_frequency
+        due = server_round == self.planned or bool(every and server_round % every == 0)
+        return bool(self.settings.rollout_episodes) and due
+
+    def is_unseen(self, task: str) -> bool:
+        """Whether a rollout's task is that of a server's dataset, which no client has.
+
+        A task has its dataset's name, and where that has several an ending: "near-touch".
+        """
+        return _owner(task, self.server) > _owner(task, self.clients)
+
+
+def _owner(task: str, datasets: Sequence[Client | Dataset]) -> int:
+    """Length of the longest name among `datasets` that `task` is called after."""
+    names = [each.slug for each in datasets]
+    return max((len(name) for name in names if f"{task}-".startswith(f"{name}-")), default=0)
+
+
+def parse_about(path: Path, text: str | bytes) -> About:
+    """The content of the config.json at `path`; raises `Zk0Error` where it cannot be read."""
+    try:
+        return About.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
