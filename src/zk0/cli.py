@@ -14,6 +14,7 @@ from zk0.commands import baseline, videos
 from zk0.commands.compare import compare
 from zk0.commands.evaluate import evaluate, rollout
 from zk0.commands.push import push
+from zk0.commands.report import report
 from zk0.commands.sweep import sweep
 from zk0.commands.watch import runs, watch
 from zk0.errors import Zk0Error
@@ -35,7 +36,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(videos.app, name="videos")
-for command in (watch, runs, compare, evaluate, rollout, sweep, push):
+for command in (watch, runs, report, compare, evaluate, rollout, sweep, push):
     app.command()(command)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Datasets; all where none is named.")]

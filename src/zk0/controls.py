@@ -39,6 +39,7 @@ from zk0.record.log import logging_to
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
+from zk0.report.page import write_report
 
 
 def run_control(
@@ -217,6 +218,7 @@ class Training:
         if is_best or (interval and number % interval == 0):
             self._save(number, *(["best"] if is_best else []))
         self.history.close_round()
+        self.history.background.submit(partial(write_report, self.history.folder.path))
 
     def _save(self, number: int, *names: str) -> None:
         self.history.background.submit(

@@ -35,6 +35,7 @@ from zk0.record.hub import push_or_skip
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
+from zk0.report.page import write_report
 
 
 def federate(
@@ -202,14 +203,19 @@ class ServerSide:
         )
         keep = self.config.keep_checkpoints
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
-        self.history.close_round()
+        self._publish()
 
     def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
         """See to it that the last model has been evaluated thoroughly, and save it."""
         self._take(arrays)
         self.evaluation.conclude(server_round)
         self.save(server_round, arrays, "last")
+        self._publish()
+
+    def _publish(self) -> None:
+        """Bring what people look at up to date; the report in the background."""
         self.history.close_round()
+        self.history.background.submit(partial(write_report, self.history.folder.path))
 
     def _take(self, arrays: ArrayRecord) -> None:
         self.history.background.join()  # it may still be writing the policy

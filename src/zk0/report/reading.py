@@ -1,0 +1,235 @@
+"""A run's folder as far as a report needs it: finished, or still running."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from zk0.errors import Zk0Error
+from zk0.evaluation.tally import Tally
+from zk0.record.run_folder import RunFolder
+
+METRICS = "server/federated_metrics.json"
+Curve = Mapping[int, float]  # a value by round
+
+
+def _hyphenate(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Part(BaseModel):
+    """A piece of a record, whose keys have hyphens."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=_hyphenate, allow_inf_nan=False)
+
+
+class Client(BaseModel):
+    client: int
+    slug: str
+    description: str = ""
+    fingerprint: str
+    training_episodes: int
+    training_frames: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.client} {self.slug}"
+
+
+class Dataset(BaseModel):
+    slug: str
+    description: str = ""
+    fingerprint: str
+    episodes: int
+    frames: int
+
+
+class Resumed(BaseModel):
+    after_round: int
+    config: dict[str, Any]
+
+
+class Description(BaseModel):
+    """config.json."""
+
+    kind: Literal["federated", "centralized", "local"]
+    trained_on: list[int]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    git_revision: str | None
+    clients: list[Client]
+    server: list[Dataset]
+    resumed: list[Resumed] = []
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run-config that is in force: of a resumed run, the newest."""
+        return self.resumed[-1].config if self.resumed else self.config
+
+
+class Plan(Part):
+    learning_rate: float
+    proximal_mu: float
+    boosted: dict[int, float]
+    rules: list[str]
+
+
+class ServerLoss(Part):
+    loss: float
+    datasets: dict[str, dict[str, float]]
+
+
+class Failure(Part):
+    client: int
+    slug: str
+    reason: str
+
+
+class Cosine(BaseModel):
+    """Between clients' updates; a pair is "I-J" of two clients' numbers."""
+
+    mean: float | None
+    pairs: dict[str, float] = {}
+
+
+class Round(Part):
+    """A round in federated_metrics.json."""
+
+    round: int
+    plan: Plan | None = None
+    server: ServerLoss | None = None
+    train: dict[str, float] | None = None
+    evaluate: dict[str, float] | None = None
+    rollouts: dict[str, Tally] | None = None
+    traffic: dict[str, int] = Field({}, alias="bytes")
+    seconds: dict[str, float] = {}
+    cosine: Cosine | None = None
+    failures: list[Failure] = []
+    void: bool = False
+    server_error: str | None = None
+    rollout_error: str | None = None
+
+
+class Trained(Part):
+    """A client's training in one round."""
+
+    round: int
+    client: int
+    slug: str
+    first_loss: float
+    last_loss: float
+    update_norm: float | None = None
+
+
+class Evaluated(Part):
+    """A client's evaluation on its held-out episodes in one round."""
+
+    round: int
+    client: int
+    slug: str
+    loss: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a report is made of."""
+
+    path: Path
+    about: Description
+    rounds: Sequence[Round]
+    trained: Sequence[Trained]
+    evaluated: Sequence[Evaluated]
+    ended: bool
+    seconds: float  # first to last event
+
+    @property
+    def last(self) -> int:
+        """The newest round."""
+        return max((each.round for each in self.rounds), default=0)
+
+    @property
+    def planned(self) -> int:
+        return int(self.about.settings["num-server-rounds"])
+
+    @property
+    def losses(self) -> dict[str, dict[int, float]]:
+        """The server's policy losses by round: "composite", then each dataset's."""
+        found: dict[str, dict[int, float]] = {"composite": {}}
+        for each in self.rounds:
+            if each.server:
+                found["composite"][each.round] = each.server.loss
+                for slug, values in each.server.datasets.items():
+                    found.setdefault(slug, {})[each.round] = values["loss"]
+        return found
+
+
+def read_record(path: Path) -> Record:
+    """Raises `Zk0Error` where `path` is no run's folder, or one of its files is damaged."""
+    if not (path / "config.json").is_file():
+        raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
+    folder = RunFolder(path)
+    about = _parse(TypeAdapter(Description), folder.read("config.json"), path / "config.json")
+    content = folder.read(METRICS)["rounds"] if (path / METRICS).exists() else []
+    rounds = _parse(TypeAdapter(list[Round]), content, path / METRICS)
+    events = _read_events(path / "metrics.jsonl")
+    return Record(
+        path,
+        about,
+        rounds,
+        _select(TypeAdapter(list[Trained]), events, "client-train", path),
+        _select(TypeAdapter(list[Evaluated]), events, "client-evaluate", path),
+        bool(events) and events[-1]["event"] == "run-end",
+        _span(events),
+    )
+
+
+def _parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
+    try:
+        return shape.validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
+
+
+def _select[T](
+    shape: TypeAdapter[list[T]], events: Sequence[Mapping[str, Any]], kind: str, path: Path
+) -> list[T]:
+    chosen = [event for event in events if event["event"] == kind]
+    return _parse(shape, chosen, path / "metrics.jsonl")
+
+
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    """Whole lines only: a running federation may be in the middle of the last one.
+
+    What a resumed run did over again counts once, as it went the second time.
+    """
+    try:
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        events = [json.loads(line) for line in lines]
+        return list(_without_undone(events))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Zk0Error(f"{path} cannot be read: {error}.") from error
+
+
+def _without_undone(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Events less those that a later "resume" went back before."""
+    until = float("inf")
+    kept = []
+    for event in reversed(events):
+        if event["round"] <= until:
+            kept.append(event)
+        if event["event"] == "resume":
+            until = min(until, event["round"])
+    return reversed(kept)
+
+
+def _span(events: Sequence[Mapping[str, Any]]) -> float:
+    if not events:
+        return 0.0
+    start, end = (datetime.fromisoformat(events[place]["time"]) for place in (0, -1))
+    return (end - start).total_seconds()
