@@ -284,11 +284,11 @@ def _first_problem(error: ValidationError, known: list[str]) -> str:
         return _unknown_key(location, known)
     if problem["type"] == "missing":
         return f"{location} is missing from pyproject.toml."
-    wanted = _describe_range(location) or problem["msg"].removeprefix("Input should be ")
+    wanted = describe_range(location) or problem["msg"].removeprefix("Input should be ")
     return f"{location} = {problem['input']!r} is not valid: it has to be {wanted}."
 
 
-def _describe_range(key: str) -> str:
+def describe_range(key: str) -> str:
     """What a run-config key takes, in words; empty for any other location."""
     schema = Config.model_json_schema()["properties"].get(key, {})
     if "enum" in schema:
