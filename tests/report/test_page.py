@@ -251,7 +251,7 @@ def test_command(make, monkeypatch: pytest.MonkeyPatch):
 
 def test_run_to_compare_with_has_to_be_one(make, tmp_path: Path):
     with pytest.raises(Zk0Error, match=r"--compare: .* is no run folder"):
-        report(make(Fake()), [tmp_path])
+        report(str(make(Fake())), others=[tmp_path])
 
 
 def test_folder_that_cannot_be_written_is_one_line(make):
