@@ -122,7 +122,7 @@ def test_eta_min_above_the_rate_names_both_keys():
 
 def test_rate_of_a_preview():
     assert preview_rate(config(initial_lr=0.02)) == 0.02
-    assert preview_rate(config(model_name="embedded")) == 1e-3
+    assert preview_rate(config(model_name="embedded")) == 2e-3
     assert preview_rate(config(model_name="lerobot/smolvla_base")) == 1e-4
 
 
