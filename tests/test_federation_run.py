@@ -1,6 +1,7 @@
 """A real federation: `flwr run`, the Simulation Engine, Ray, two clients, two rounds."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -355,8 +356,12 @@ def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
 
 
 def call_zk0(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """With one thread, as many as Ray gives a client with one CPU."""
     command = str(Path(sys.executable).parent / "zk0")
-    return subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [command, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_actions_are_predicted_before_round_1_and_in_the_last(run: Run):
