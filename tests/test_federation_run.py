@@ -452,6 +452,7 @@ def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path
     assert centralized.read("config.json")["kind"] == "centralized"
     assert federated.events[-1]["hash"] == centralized.events[-1]["hash"]
     name = "server/policy_loss_history.json"
-    assert federated.read(name) == centralized.read(name)
+    for number, losses in federated.read(name).items():  # evaluated with more threads
+        assert centralized.read(name)[number] == pytest.approx(losses, rel=1e-6)
     comparison = compare_runs([federated.folder, centralized.folder])
     assert "holds" not in " ".join(comparison.sentences)
