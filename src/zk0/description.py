@@ -41,34 +41,13 @@ def describe_run(
     statistics: Statistics,
 ) -> dict[str, Any]:
     """The parts that all kinds of runs have."""
-    about = {dataset.parsed.slug: dataset.description for dataset in datasets.clients}
     return {
         "kind": kind,
         "trained_on": list(trained_on),
         "config": config.to_run_config(),
         **describe_software(),
-        "clients": [
-            {
-                "client": party.number,
-                "node_id": str(party.node_id),
-                "slug": party.slug,
-                "description": about.get(party.slug, ""),
-                "fingerprint": party.fingerprint,
-                "training_episodes": party.episodes,
-                "training_frames": party.frames,
-            }
-            for party in parties
-        ],
-        "server": [
-            {
-                "slug": dataset.parsed.slug,
-                "description": dataset.description,
-                "fingerprint": unseen[dataset.parsed.slug].fingerprint,
-                "episodes": unseen[dataset.parsed.slug].episode_count,
-                "frames": len(unseen[dataset.parsed.slug]),
-            }
-            for dataset in datasets.server
-        ],
+        "clients": _describe_clients(datasets, parties),
+        "server": _describe_unseen(datasets, unseen),
         "budget": {
             "steps_per_client": plan_steps(config, parties),
             "batch_size": config.batch_size,
@@ -80,6 +59,36 @@ def describe_run(
             "normalization": _hash(statistics),
         },
     }
+
+
+def _describe_clients(datasets: Datasets, parties: Sequence[Party]) -> list[dict[str, Any]]:
+    about = {dataset.parsed.slug: dataset.description for dataset in datasets.clients}
+    return [
+        {
+            "client": party.number,
+            "node_id": str(party.node_id),
+            "slug": party.slug,
+            "description": about.get(party.slug, ""),
+            "fingerprint": party.fingerprint,
+            "training_episodes": party.episodes,
+            "training_frames": party.frames,
+        }
+        for party in parties
+    ]
+
+
+def _describe_unseen(datasets: Datasets, unseen: Mapping[str, Frames]) -> list[dict[str, Any]]:
+    found = [(dataset, unseen[dataset.parsed.slug]) for dataset in datasets.server]
+    return [
+        {
+            "slug": frames.slug,
+            "description": dataset.description,
+            "fingerprint": frames.fingerprint,
+            "episodes": frames.episode_count,
+            "frames": len(frames),
+        }
+        for dataset, frames in found
+    ]
 
 
 def plan_steps(config: Config, parties: Sequence[Party]) -> dict[str, int]:

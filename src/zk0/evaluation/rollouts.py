@@ -75,16 +75,15 @@ def _begin(world: World, seed: int, film: Film | None) -> Episode:
 
 def _play(world: World, episode: Episode, actions: np.ndarray) -> None:
     world.load(episode.moment)
-    for action in actions:
-        seen = episode.observation
+    for number, action in enumerate(actions, 1):
         world.step(action)
         _take_note(world, episode, action)
         if episode.film is not None:
-            episode.film(seen, action, world.success)
-            episode.observation = world.observe()
+            episode.film(episode.observation, action, world.success)
         if episode.ended:
             return
-    episode.observation = world.observe()
+        if episode.film is not None or number == len(actions):
+            episode.observation = world.observe()
     episode.moment = world.save()
 
 
