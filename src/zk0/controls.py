@@ -7,7 +7,7 @@ nobody who trains in one place would reset them every round.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,15 +31,14 @@ from zk0.learning.policy import (
 )
 from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
 from zk0.node import Node, cache_options, warm_frames, warm_policy
+from zk0.publication import publish, save_model
 from zk0.record.background import Background
-from zk0.record.checkpoint import save_checkpoint
 from zk0.record.evidence import folder_of
 from zk0.record.history import History
 from zk0.record.log import logging_to
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
-from zk0.report.page import write_report
 
 
 def run_control(
@@ -217,19 +216,8 @@ class Training:
             self.best = loss
         if is_best or (interval and number % interval == 0):
             self._save(number, *(["best"] if is_best else []))
-        self.history.close_round()
-        self.history.background.submit(partial(write_report, self.history.folder.path))
+        publish(self.history)
 
     def _save(self, number: int, *names: str) -> None:
-        self.history.background.submit(
-            partial(
-                save_checkpoint,
-                self.history.folder.path / "models",
-                number,
-                self.policy,
-                self.statistics,
-                names,
-                self.config.keep_checkpoints,
-                self.history.card(number),
-            )
-        )
+        keep = self.config.keep_checkpoints
+        save_model(self.history, self.policy, self.statistics, number, names, keep)

@@ -39,8 +39,8 @@ def evaluate(
     Settings (eval-batches, batch-size, ...) are those of the run that the checkpoint lies in, else
     those of pyproject.toml in the current folder.
     """
+    from zk0.checkpoints import evaluate_checkpoint
     from zk0.data.sources import Source
-    from zk0.evaluation.checkpoints import evaluate_checkpoint
 
     config = _config_of(checkpoint, run_config or [])
     sources = [Source.parse(text) for text in dataset]
@@ -62,7 +62,7 @@ def rollout(
 ) -> None:
     """Success rates of a checkpoint in the simulator, beside those of arms that hold still, move at
     random, or know the solution."""
-    from zk0.evaluation.checkpoints import roll_out_checkpoint
+    from zk0.checkpoints import roll_out_checkpoint
     from zk0.evaluation.twins import choose
 
     twins = choose(task or [])

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from zk0.comparison.refusal import refuse_incomparable
 from zk0.comparison.rows import Row, compare_metric
 from zk0.comparison.runs import read_run
 from zk0.errors import Zk0Error
+from zk0.record.files import write_whole
 
 SCHEMA = "zk0-comparison/1"
 
@@ -126,15 +126,9 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """In one step: whoever looks at `path` sees a whole file."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise Zk0Error(
             f"--output: {path} cannot be written ({error.strerror}). Name another folder."
         ) from error

@@ -119,16 +119,17 @@ def _read_description(path: Path) -> Description:
                 f"{path} was made by an older version of zk0: its config.json has no {key}. "
                 "Train it again to compare it."
             )
-    return _parse(TypeAdapter(Description), content, path / "config.json")
+    return parse(TypeAdapter(Description), content, path / "config.json")
 
 
 def _read_rounds(path: Path) -> list[Round]:
     name = "server/federated_metrics.json"
     content = RunFolder(path).read(name)
-    return _parse(TypeAdapter(list[Round]), content.get("rounds"), path / name)
+    return parse(TypeAdapter(list[Round]), content.get("rounds"), path / name)
 
 
-def _parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
+def parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
+    """Raises `Zk0Error` naming the file and the first part of it that has another shape."""
     try:
         return shape.validate_python(content)
     except ValidationError as error:

@@ -28,14 +28,14 @@ from zk0.federation.state import State, load_state, save_state
 from zk0.learning.policy import get_trainable, load_trainable, set_trainable
 from zk0.learning.scaffold import zeros_like
 from zk0.node import cache_options, warm_frames, warm_policy
+from zk0.publication import publish, save_model
 from zk0.record.background import Background
-from zk0.record.checkpoint import forget_after, save_checkpoint
+from zk0.record.checkpoint import forget_after
 from zk0.record.history import History
 from zk0.record.hub import push_or_skip
 from zk0.record.run_folder import RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
-from zk0.report.page import write_report
 
 
 def federate(
@@ -181,17 +181,8 @@ class ServerSide:
     def save(self, server_round: int, arrays: ArrayRecord, *names: str) -> None:
         """A model checkpoint, in the background; the policy does not change before it is done."""
         self._take(arrays)
-        save = partial(
-            save_checkpoint,
-            self.history.folder.path / "models",
-            server_round,
-            self.evaluation.unseen.policy,
-            self.statistics,
-            names,
-            self.config.keep_checkpoints,
-            self.history.card(server_round),
-        )
-        self.history.background.submit(save)
+        policy, keep = self.evaluation.unseen.policy, self.config.keep_checkpoints
+        save_model(self.history, policy, self.statistics, server_round, names, keep)
 
     def close(self, progress: Progress) -> None:
         """Keep the state, in the background ahead of any chart, and bring the record up to date."""
@@ -203,19 +194,14 @@ class ServerSide:
         )
         keep = self.config.keep_checkpoints
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
-        self._publish()
+        publish(self.history)
 
     def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
         """See to it that the last model has been evaluated thoroughly, and save it."""
         self._take(arrays)
         self.evaluation.conclude(server_round)
         self.save(server_round, arrays, "last")
-        self._publish()
-
-    def _publish(self) -> None:
-        """Bring what people look at up to date; the report in the background."""
-        self.history.close_round()
-        self.history.background.submit(partial(write_report, self.history.folder.path))
+        publish(self.history)
 
     def _take(self, arrays: ArrayRecord) -> None:
         self.history.background.join()  # it may still be writing the policy

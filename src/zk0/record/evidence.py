@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from zk0.errors import Zk0Error, cannot_write
+from zk0.record.files import write_whole
 
 FRAMES, ROLLOUTS = "policy_loss.safetensors", "rollouts.json"
 SERVER = "server"
@@ -106,11 +107,7 @@ def load_rollouts(folder: Path) -> list[Rollout]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise cannot_write(path, error) from error

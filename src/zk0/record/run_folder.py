@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from zk0.errors import Zk0Error, cannot_write
+from zk0.record.files import write_whole
 
 PROJECT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")
@@ -117,14 +118,10 @@ class RunFolder:
     def write(self, name: str, content: Any) -> None:
         """Replace the JSON file `name` (a path within the folder) in one step."""
         path = self.path / name
-        partial = path.with_name(f".{path.name}.partial")
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text)
-            os.replace(partial, path)
+            write_whole(path, text)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise cannot_write(path, error) from error
 
 

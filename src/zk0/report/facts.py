@@ -9,6 +9,7 @@ from zk0.evaluation.intervals import wilson
 from zk0.record.run_folder import PROJECT
 from zk0.record.verdict import verdict
 from zk0.report.reading import Record, Round
+from zk0.watching.forms import size
 
 Mark = Literal["better", "worse", "open"]
 
@@ -129,16 +130,8 @@ def _clients_figure(record: Record) -> KeyFigure:
 def _traffic_figures(record: Record) -> Iterator[KeyFigure]:
     down, up = (sum(each.traffic.get(way, 0) for each in record.rounds) for way in ("down", "up"))
     if down or up:
-        detail = f"{_bytes(down)} to, {_bytes(up)} from clients"
-        yield KeyFigure("traffic", _bytes(down + up), detail)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+        detail = f"{size(down)} to, {size(up)} from clients"
+        yield KeyFigure("traffic", size(down + up), detail)
 
 
 def duration(seconds: float) -> str:

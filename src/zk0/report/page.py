@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from zk0.errors import cannot_write
+from zk0.record.files import write_whole
 from zk0.report import charts, facts
 from zk0.report.against import compare_with
 from zk0.report.films import find_films, in_rounds
@@ -36,12 +37,9 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> Path:
     """
     page = render(read_record(run), others)
     path = run / NAME
-    partial = run / f".{NAME}.partial"
     try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, page)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
     return path
 

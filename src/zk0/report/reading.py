@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from zk0.comparison.runs import parse
 from zk0.errors import Zk0Error
 from zk0.evaluation.tally import Tally
 from zk0.record.run_folder import RunFolder
@@ -172,9 +173,9 @@ def read_record(path: Path) -> Record:
     if not (path / "config.json").is_file():
         raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
     folder = RunFolder(path)
-    about = _parse(TypeAdapter(Description), folder.read("config.json"), path / "config.json")
+    about = parse(TypeAdapter(Description), folder.read("config.json"), path / "config.json")
     content = folder.read(METRICS)["rounds"] if (path / METRICS).exists() else []
-    rounds = _parse(TypeAdapter(list[Round]), content, path / METRICS)
+    rounds = parse(TypeAdapter(list[Round]), content, path / METRICS)
     events = _read_events(path / "metrics.jsonl")
     return Record(
         path,
@@ -187,20 +188,11 @@ def read_record(path: Path) -> Record:
     )
 
 
-def _parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
-    try:
-        return shape.validate_python(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
-
-
 def _select[T](
     shape: TypeAdapter[list[T]], events: Sequence[Mapping[str, Any]], kind: str, path: Path
 ) -> list[T]:
     chosen = [event for event in events if event["event"] == kind]
-    return _parse(shape, chosen, path / "metrics.jsonl")
+    return parse(shape, chosen, path / "metrics.jsonl")
 
 
 def _read_events(path: Path) -> list[dict[str, Any]]:

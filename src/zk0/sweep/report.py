@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from zk0.record.files import write_whole
 from zk0.sweep.file import Scalar, Sweep, write_value
 from zk0.sweep.study import State, Trial
 
@@ -76,7 +75,7 @@ def write(sweep: Sweep, trials: Sequence[Trial]) -> None:
         ("sweep.json", _as_json(sweep, trials)),
         ("sweep.md", _as_markdown(sweep, trials)),
     ):
-        _replace(sweep.folder / name, text)
+        write_whole(sweep.folder / name, text)
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -150,9 +149,3 @@ def _as_markdown(sweep: Sweep, trials: Sequence[Trial]) -> str:
     failed = [trial for trial in trials if trial.state == "failed"]
     lines += ["", *(f"- trial {trial.number} failed: {trial.reason}" for trial in failed)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zk0.config import Config
-from zk0.data.frames import open_frames
-from zk0.data.sources import Source, fetch
+from zk0.data.sources import Source
 from zk0.evaluation import closed_loop
 from zk0.evaluation.policy_loss import PolicyLoss, evaluate_frames, summarise
 from zk0.evaluation.tally import Tally, tally
@@ -13,7 +12,7 @@ from zk0.evaluation.twins import Twin
 from zk0.learning.batches import Batches
 from zk0.learning.device import select_device
 from zk0.learning.policy import check_fit, load_checkpoint
-from zk0.learning.prefix_cache import CacheOptions
+from zk0.node import cache_options, warm_frames
 from zk0.progress import counting
 
 
@@ -22,13 +21,12 @@ def evaluate_checkpoint(
 ) -> dict[str, PolicyLoss]:
     """Policy loss and action errors on each dataset, or on its held-out episodes; by slug."""
     policy, statistics = load_checkpoint(folder, select_device(config.device), config.precision)
-    cache = CacheOptions(config.prefix_cache, config.prefix_cache_gb, config.prefix_cache_dtype)
     results = {}
     for source in sources:
-        frames = open_frames(fetch(source), source.slug)
+        frames = warm_frames(source)
         check_fit(policy, frames)
         view = frames.split(config.eval_episodes)[1] if held_out else frames
-        batches = Batches(policy, view, statistics, cache)
+        batches = Batches(policy, view, statistics, cache_options(config))
         found = evaluate_frames(
             policy, batches, config.batch_size, config.eval_batches, predict=True
         )

@@ -1,0 +1,18 @@
+"""Files that are whole for whoever looks at them."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace `path` in one step, its folder made where need be; on OSError all is as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):  # where even its folder cannot be had
+            partial.unlink()
+        raise
