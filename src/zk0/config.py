@@ -25,6 +25,33 @@ def _hyphenate(name: str) -> str:
 
 Switch = Literal["auto", "on", "off"]  # "auto" leaves it to the preset
 
+# Keys that say how a run computes, waits, looks at itself and tells of itself: none of them changes
+# what is learnt, so that runs which differ in them alone are the same training.
+HOUSEKEEPING = frozenset(
+    {
+        "checkpoint-interval",
+        "device",
+        "hf-private",
+        "hf-push",
+        "hf-push-min-rounds",
+        "hf-repo-id",
+        "keep-checkpoints",
+        "max-void-rounds",
+        "min-available-nodes",
+        "output-dir",
+        "prefix-cache",
+        "prefix-cache-gb",
+        "resume",
+        "rollout-episodes",
+        "rollout-frequency",
+        "rollout-videos",
+        "round-timeout",
+        "use-tensorboard",
+        "use-wandb",
+        "wandb-project",
+    }
+)
+
 
 class Config(BaseModel):
     """The run-config keys (hyphenated there); pyproject.toml says what each one means."""

@@ -349,7 +349,9 @@ def test_another_configuration_is_refused_by_its_key(setting: str):
     ],
 )
 def test_what_shapes_no_result_may_differ(setting: str):
-    unpack_state(state_under(config_with()), config_with(setting), THREE)
+    state = state_under(config_with())
+    kept = unpack_state(state, config_with(setting), THREE)
+    assert kept.progress.server_round == state.server_round
 
 
 def test_every_free_key_is_a_key():

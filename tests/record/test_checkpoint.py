@@ -176,3 +176,4 @@ def test_no_name_points_to_a_forgotten_round(tmp_path: Path, small: SmolVLAPolic
 
 def test_there_may_be_nothing_to_forget(tmp_path: Path):
     forget_after(tmp_path / "models", 3, 0)
+    assert not list(tmp_path.iterdir())

@@ -10,33 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zk0.comparison.runs import Run
+from zk0.config import HOUSEKEEPING
 from zk0.errors import Zk0Error
 
-# Keys of the run-config that do not change what is learnt: runs that differ in them are one group.
-HARMLESS = {
-    "checkpoint-interval",
-    "device",
-    "hf-repo-id",
-    "hf-push",
-    "hf-private",
-    "hf-push-min-rounds",
-    "keep-checkpoints",
-    "max-void-rounds",
-    "min-available-nodes",
-    "output-dir",
-    "prefix-cache",
-    "prefix-cache-dtype",
-    "prefix-cache-gb",
-    "resume",
-    "rollout-episodes",
-    "rollout-frequency",
-    "rollout-videos",
-    "round-timeout",
-    "seed",
-    "use-tensorboard",
-    "use-wandb",
-    "wandb-project",
-}
+# Runs that differ in these keys alone are one group.
+HARMLESS = HOUSEKEEPING | {"prefix-cache-dtype", "seed"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from loguru import logger
 
-from zk0.config import Config
+from zk0.config import HOUSEKEEPING, Config
 from zk0.data.statistics import Moments
 from zk0.errors import Zk0Error
 from zk0.federation.roster import Client
@@ -16,32 +16,8 @@ from zk0.federation.schedules import ScheduleState
 from zk0.federation.state import Arrays, State
 from zk0.federation.wire import pack_arrays, to_numpy
 
-# What may differ when a run goes on: how long it goes, what it writes, how it computes.
-FREE_KEYS = {
-    "num-server-rounds",
-    "early-stop-rounds",
-    "target-loss",
-    "checkpoint-interval",
-    "keep-checkpoints",
-    "resume",
-    "round-timeout",
-    "max-void-rounds",
-    "min-available-nodes",
-    "device",
-    "prefix-cache",
-    "prefix-cache-gb",
-    "output-dir",
-    "hf-repo-id",
-    "hf-push",
-    "hf-private",
-    "hf-push-min-rounds",
-    "rollout-frequency",
-    "rollout-episodes",
-    "rollout-videos",
-    "use-wandb",
-    "wandb-project",
-    "use-tensorboard",
-}
+# What may differ when a run goes on: what changes no training, and how long it goes.
+FREE_KEYS = HOUSEKEEPING | {"num-server-rounds", "early-stop-rounds", "target-loss"}
 
 
 @dataclass(frozen=True)

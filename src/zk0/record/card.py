@@ -18,22 +18,13 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from zk0.config import HOUSEKEEPING
+
 README, METRICS = "README.md", "metrics.json"
 TITLES = {
     "federated": "trained by a federation",
     "centralized": "trained on all data in one place",
     "local": "trained on one client's data",
-}
-HOUSEKEEPING = {  # settings of the machine and of what is told to whom, not of the training
-    "output-dir",
-    "resume",
-    "hf-repo-id",
-    "hf-push",
-    "hf-private",
-    "hf-push-min-rounds",
-    "use-wandb",
-    "wandb-project",
-    "use-tensorboard",
 }
 HARMLESS = ",;'?=%"  # in Markdown, wherever they stand; the rest also makes links and lists
 _ESCAPES = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation if mark not in HARMLESS})

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from zk0.config import Config, Datasets, check, load, parse_config
+from zk0.config import HOUSEKEEPING, Config, Datasets, check, load, parse_config
 from zk0.errors import Zk0Error
 from zk0.record.run_folder import outputs_root
 
@@ -30,20 +30,6 @@ Number = int | float
 Scalar = bool | int | float | str
 Values = dict[str, Scalar]
 """Run-config values by their keys."""
-
-# What a trial's losses do not depend on: it may differ between the trials of one sweep.
-HARMLESS = (
-    "output-dir",
-    "hf-repo-id",
-    "hf-push",
-    "hf-private",
-    "hf-push-min-rounds",
-    "use-wandb",
-    "wandb-project",
-    "use-tensorboard",
-    "checkpoint-interval",
-    "keep-checkpoints",
-)
 
 
 class Range(BaseModel):
@@ -158,7 +144,7 @@ class Sweep:
         """What has to stay as it was for earlier trials to be comparable with later ones."""
         grid = self.file.sampler == "grid"
         config = self.base.to_run_config()
-        for key in (*HARMLESS, *self.file.search):
+        for key in (*HOUSEKEEPING, *self.file.search):
             config.pop(key, None)
         search = self.file.model_dump(mode="json")["search"]
         return {
