@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.comparison.compare import compare_runs
-from zk0.config import check
+from zk0.config import HOUSEKEEPING, check
 from zk0.evaluation import closed_loop
 from zk0.evaluation.tally import Tally, tally
 from zk0.evaluation.twins import all_twins
@@ -50,11 +50,11 @@ class Job:
 
     def find(self, output_dir: str) -> Path | None:
         """The folder of this run, where it was made before."""
-        config = check(PROJECT, [self.settings])[0].to_run_config()
+        wanted = what_counts(check(PROJECT, [self.settings])[0].to_run_config())
+        clients = None if self.client is None else [self.client]
         for path in sorted(outputs_root(output_dir).glob("*/config.json")):
             described = json.loads(path.read_text())
-            clients = None if self.client is None else [self.client]
-            same = described["kind"] == self.kind and described["config"] == config
+            same = described["kind"] == self.kind and what_counts(described["config"]) == wanted
             if same and clients in (None, described["trained_on"]) and has_ended(path.parent):
                 return path.parent
         return None
@@ -92,6 +92,12 @@ def make(job: Job, output_dir: str) -> Path:
     folder = job.find(output_dir)
     assert folder is not None, job
     return folder
+
+
+def what_counts(config: dict) -> dict:
+    """The settings that change what is learnt, and how many rollouts there are."""
+    idle = HOUSEKEEPING - {"rollout-episodes"}
+    return {key: value for key, value in config.items() if key not in idle}
 
 
 def has_ended(run: Path) -> bool:

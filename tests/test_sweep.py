@@ -21,6 +21,7 @@ from zk0 import simulate
 from zk0.commands.sweep import sweep as sweep_command
 from zk0.config import parse_overrides
 from zk0.errors import Zk0Error
+from zk0.flower import STARTED, Interrupted
 from zk0.record.run_folder import RunFolder
 from zk0.sweep import report
 from zk0.sweep.file import Sweep, read_sweep
@@ -404,7 +405,7 @@ class Stopped(Written):
 
     def __call__(self, run_config: str, output_dir: str, log: Path, watch: Watch) -> None:
         if self.started:
-            raise simulate.Interrupted(signal.SIGINT)
+            raise Interrupted(signal.SIGINT)
         super().__call__(run_config, output_dir, log, watch)
 
 
@@ -453,7 +454,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     flwr = tmp_path / "flwr"
     flwr.write_text(FLWR)
     flwr.chmod(0o755)
-    monkeypatch.setattr(simulate, "SCRIPTS", tmp_path)
+    monkeypatch.setattr("zk0.flower.SCRIPTS", tmp_path)
     monkeypatch.setattr(simulate, "choose_connection", lambda named: named)
     monkeypatch.setattr(simulate, "prepare_data", lambda datasets: None)
     monkeypatch.setattr("zk0.connections.ensure_own_superlink", lambda *arguments: None)
@@ -549,7 +550,7 @@ def await_run(log: Path) -> str:
     deadline = time.monotonic() + 60
     while True:
         text = log.read_text() if log.exists() else ""
-        if started := simulate.STARTED.search(text):
+        if started := STARTED.search(text):
             return started[1]
         assert time.monotonic() < deadline, text
         time.sleep(0.1)

@@ -27,7 +27,7 @@ def sweep(
 
     Exit status: 0 all trials went well, 1 one failed, 130 stopped with Ctrl-C.
     """
-    from zk0.simulate import Interrupted, interruptible
+    from zk0.flower import Interrupted, interruptible
     from zk0.sweep.file import read_sweep
     from zk0.sweep.flower import FlowerRunner
     from zk0.sweep.loop import run

@@ -6,6 +6,7 @@ from typing import TextIO
 from zk0 import connections, simulate
 from zk0.config import Datasets
 from zk0.errors import Zk0Error
+from zk0.flower import SCRIPTS, Run, flower_environment, interruptible
 from zk0.sweep.loop import RunFailedError, Watch
 
 
@@ -15,14 +16,14 @@ class FlowerRunner:
     def __init__(self, app: Path, federation: str | None, datasets: Datasets) -> None:
         """Choose the connection and make the data; raises `Zk0Error` where no run could start."""
         # Before anything here changes it: a SuperLink started below hands it on to every run.
-        self.environment = simulate.flower_environment()
+        self.environment = flower_environment()
         self.app = app.resolve()
         self.connection = simulate.choose_connection(federation)
         simulate.prepare_data(datasets)
 
     def __call__(self, run_config: str, output_dir: str, log: Path, watch: Watch) -> None:
-        connections.ensure_own_superlink(simulate.SCRIPTS, simulate.installed_at())
-        with log.open("a") as file, simulate.interruptible():
+        connections.ensure_own_superlink(SCRIPTS, simulate.installed_at())
+        with log.open("a") as file, interruptible():
             run = WatchedRun(self.connection, self.environment, self.app, file, watch)
             try:
                 run.follow([run_config], output_dir)
@@ -31,15 +32,15 @@ class FlowerRunner:
 
     def stop(self, run_id: str) -> None:
         """Stop the run with this Flower number, where it is still going on."""
-        connections.ensure_own_superlink(simulate.SCRIPTS, simulate.installed_at())
-        run = simulate.Run(self.connection, self.environment, self.app)
+        connections.ensure_own_superlink(SCRIPTS, simulate.installed_at())
+        run = Run(self.connection, self.environment, self.app)
         run.run_id = run_id
         status, _ = run.status()
         if status != "unknown" and not status.startswith("finished"):
             run.end()
 
 
-class WatchedRun(simulate.Run):
+class WatchedRun(Run):
     """A run whose watcher hears of each line of its log, and may end it by raising."""
 
     def __init__(
@@ -53,7 +54,8 @@ class WatchedRun(simulate.Run):
         super().__init__(connection, environment, app, log)
         self.watch: Watch | None = watch
 
-    def heard(self) -> None:
+    def hear(self, line: str) -> None:
+        super().hear(line)
         watch = self.watch
         if watch is None or self.run_id is None:
             return
