@@ -45,6 +45,52 @@ def touch(datasets: dict[str, Path]):
     return open_frames(datasets["touch"], "touch")
 
 
+@pytest.fixture(scope="session")
+def sources(datasets: dict[str, Path]):
+    """Two clients and what the server evaluates on."""
+    from zk0.config import Datasets
+
+    clients, server = (
+        [{"source": f"local:{datasets[name]}"} for name in names]
+        for names in (("touch", "picklift"), ("near", "far"))
+    )
+    return Datasets.model_validate({"clients": clients, "server": server})
+
+
+@pytest.fixture(scope="session")
+def flower(sources, tmp_path_factory: pytest.TempPathFactory):
+    """A SuperLink whose app has these clients."""
+    from tests.flower import flower_at
+
+    clients, server = (
+        [Path(each.parsed.name) for each in part] for part in (sources.clients, sources.server)
+    )
+    with flower_at(tmp_path_factory.mktemp("flower"), clients, server) as flower:
+        yield flower
+
+
+@pytest.fixture(scope="session")
+def federations(flower, tmp_path_factory: pytest.TempPathFactory):
+    """The same small federation twice; their folders are not to be written to."""
+    from tests.flower import SETTINGS, FlowerRun
+
+    done = []
+    for _ in range(2):
+        outputs = tmp_path_factory.mktemp("outputs")
+        log = flower.run(SETTINGS, f"output-dir='{outputs}'")
+        (folder,) = outputs.iterdir()
+        done.append(FlowerRun(folder, log))
+    return done
+
+
+@pytest.fixture(scope="session")
+def controls(sources, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of baselines: centralized, and both clients alone. Not to be written to."""
+    from tests.controls import make_controls
+
+    return make_controls(tmp_path_factory.mktemp("controls"), sources)
+
+
 @pytest.fixture
 def policy():
     import torch

@@ -20,6 +20,24 @@ from tests.conftest import PROJECT
 SCRIPTS = Path(sys.executable).parent
 CONNECTION = "tests"
 TIMEOUT_S = 240
+SETTINGS = (  # of a federation that takes seconds; the baselines' are the same
+    "num-server-rounds=2 local-steps=3 batch-size=8 eval-batches=2 eval-episodes=1 "
+    "checkpoint-interval=1 rollout-episodes=2"
+)
+
+
+@dataclass
+class FlowerRun:
+    folder: Path
+    log: str
+
+    def read(self, name: str) -> dict:
+        return json.loads((self.folder / name).read_text())
+
+    @property
+    def events(self) -> list[dict]:
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
 
 
 @dataclass

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from zk0.config import Config, Datasets, Logging, load
+from tests.controls import QUIET, configured
+from zk0.config import Datasets
 from zk0.controls import Control, run_control, starting_arrays
 from zk0.errors import Zk0Error
 from zk0.learning.integrity import hash_arrays
@@ -13,82 +14,44 @@ from zk0.learning.policy import load_checkpoint
 from zk0.record.evidence import folder_of, load_frames
 from zk0.record.run_folder import RunFolder
 
-from .conftest import PROJECT
-
-QUIET = Logging(terminal="ERROR", file="DEBUG")
-LEAST = {
-    "num-server-rounds": 2,
-    "local-steps": 3,
-    "batch-size": 8,
-    "eval-batches": 1,
-    "eval-episodes": 1,
-    "rollout-episodes": 0,
-    "rollout-videos": 1,
-}
-
-
-@pytest.fixture(scope="module")
-def sources(datasets: dict[str, Path]) -> Datasets:
-    clients, server = (
-        [{"source": f"local:{datasets[name]}"} for name in names]
-        for names in (("touch", "picklift"), ("near", "far"))
-    )
-    return Datasets.model_validate({"clients": clients, "server": server})
-
-
-def configured(output_dir: Path, **changes: object) -> Config:
-    hyphenated = {key.replace("_", "-"): value for key, value in changes.items()}
-    return load(PROJECT, {**LEAST, "output-dir": str(output_dir), **hyphenated})[0]
-
 
 def read(run: Path, name: str) -> dict:
     return json.loads((run / name).read_text())
 
 
-@pytest.fixture(scope="module")
-def runs(sources: Datasets, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Centralized, and both clients alone."""
-    outputs = tmp_path_factory.mktemp("controls")
-    config = configured(outputs)
-    run_control("centralized", config, sources, QUIET, [[0, 1]])
-    run_control("local", config, sources, QUIET, [[0], [1]])
-    centralized, first, second = sorted(outputs.iterdir(), key=lambda run: run.stat().st_ctime)
-    return {"centralized": centralized, "first": first, "second": second}
-
-
-def test_all_begin_with_the_same_policy_and_see_the_same_frames(runs: dict[str, Path]):
-    if len({str(read(run, "config.json")["kind"]) for run in runs.values()}) != 2:
+def test_all_begin_with_the_same_policy_and_see_the_same_frames(controls: dict[str, Path]):
+    if len({str(read(run, "config.json")["kind"]) for run in controls.values()}) != 2:
         pytest.fail("one centralized run and two local ones were made")
-    losses = [read(run, "server/policy_loss_history.json")["0"] for run in runs.values()]
+    losses = [read(run, "server/policy_loss_history.json")["0"] for run in controls.values()]
     assert losses[0] == losses[1] == losses[2]
-    rows = [load_frames(folder_of(run, 2))["near"].rows.tolist() for run in runs.values()]
+    rows = [load_frames(folder_of(run, 2))["near"].rows.tolist() for run in controls.values()]
     assert rows[0] == rows[1] == rows[2]
 
 
-def test_steps_are_the_federations(runs: dict[str, Path]):
+def test_steps_are_the_federations(controls: dict[str, Path]):
     """Pooled training makes all clients' steps; a client alone its own."""
     steps = {
         name: [each["train"]["steps"] for each in rounds[1:]]
-        for name, run in runs.items()
+        for name, run in controls.items()
         for rounds in [read(run, "server/federated_metrics.json")["rounds"]]
     }
     assert steps == {"centralized": [6, 6], "first": [3, 3], "second": [3, 3]}
-    for run in runs.values():
+    for run in controls.values():
         budget = read(run, "config.json")["budget"]
         assert budget == {"steps_per_client": {"0": 6, "1": 6}, "batch_size": 8}
 
 
-def test_description_says_who_was_trained_on_and_names_all_clients(runs: dict[str, Path]):
-    described = {name: read(run, "config.json") for name, run in runs.items()}
+def test_description_says_who_was_trained_on_and_names_all_clients(controls: dict[str, Path]):
+    described = {name: read(run, "config.json") for name, run in controls.items()}
     assert [each["trained_on"] for each in described.values()] == [[0, 1], [0], [1]]
     for each in described.values():
         assert [client["slug"] for client in each["clients"]] == ["touch", "picklift"]
         assert each["evaluation"] == described["first"]["evaluation"]
 
 
-def test_run_folders_have_the_form_of_a_federated_one(runs: dict[str, Path]):
+def test_run_folders_have_the_form_of_a_federated_one(controls: dict[str, Path]):
     for name, clients in (("centralized", [0, 1]), ("first", [0]), ("second", [1])):
-        run = runs[name]
+        run = controls[name]
         events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert events[-1]["event"] == "run-end"
         assert [each["round"] for each in events if each["event"] == "server-evaluate"] == [0, 1, 2]
@@ -99,19 +62,19 @@ def test_run_folders_have_the_form_of_a_federated_one(runs: dict[str, Path]):
         assert videos == [f"client_{number}" for number in clients]
 
 
-def test_last_checkpoint_is_the_trained_policy(runs: dict[str, Path]):
+def test_last_checkpoint_is_the_trained_policy(controls: dict[str, Path]):
     import torch
 
     from zk0.learning.policy import get_trainable
 
-    for run in runs.values():
+    for run in controls.values():
         policy, _ = load_checkpoint(run / "models" / "last", torch.device("cpu"))
         end = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         assert hash_arrays(get_trainable(policy)) == end["hash"]
 
 
 def test_same_seed_same_run_and_another_seed_another(
-    runs: dict[str, Path], sources: Datasets, tmp_path: Path
+    controls: dict[str, Path], sources: Datasets, tmp_path: Path
 ):
     hashes = []
     for seed in (0, 1):
@@ -119,7 +82,7 @@ def test_same_seed_same_run_and_another_seed_another(
         run_control("local", config, sources, QUIET, [[1]])
         (run,) = (tmp_path / str(seed)).iterdir()
         hashes.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["hash"])
-    kept = json.loads((runs["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]
+    kept = json.loads((controls["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]
     assert hashes[0] == kept
     assert hashes[1] != kept
 

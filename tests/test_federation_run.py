@@ -5,14 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from tests.flower import Flower, flower_at
+from tests.flower import SETTINGS, Flower, FlowerRun, flower_at
 from zk0.comparison.compare import compare_runs
 from zk0.evaluation.videos import analyze
 from zk0.record.evidence import folder_of, load_frames, load_rollouts
@@ -21,10 +19,6 @@ from zk0.record.run_folder import RunFolder
 NUMBER, COUNT = {"type": "number"}, {"type": "integer", "minimum": 0}
 LOSS = {"type": "number", "exclusiveMinimum": 0}
 SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-SETTINGS = (
-    "num-server-rounds=2 local-steps=3 batch-size=8 eval-batches=2 eval-episodes=1 "
-    "checkpoint-interval=1 rollout-episodes=2"
-)
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 
@@ -170,46 +164,12 @@ CONFIG = strict(
 )
 
 
-@dataclass
-class Run:
-    folder: Path
-    log: str
-
-    def read(self, name: str) -> dict:
-        return json.loads((self.folder / name).read_text())
-
-    @property
-    def events(self) -> list[dict]:
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def flower(datasets: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
-    clients = [datasets["touch"], datasets["picklift"]]
-    server = [datasets["near"], datasets["far"]]
-    with flower_at(tmp_path_factory.mktemp("flower"), clients, server) as flower:
-        yield flower
-
-
-@pytest.fixture(scope="module")
-def runs(flower: Flower, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
-    """The same federation twice."""
-    done = []
-    for _ in range(2):
-        outputs = tmp_path_factory.mktemp("outputs")
-        log = flower.run(SETTINGS, f"output-dir='{outputs}'")
-        (folder,) = outputs.iterdir()
-        done.append(Run(folder, log))
-    return done
-
-
 @pytest.fixture
-def run(runs: list[Run]) -> Run:
-    return runs[0]
+def run(federations: list[FlowerRun]) -> FlowerRun:
+    return federations[0]
 
 
-def test_every_file_follows_its_schema(run: Run):
+def test_every_file_follows_its_schema(run: FlowerRun):
     jsonschema.validate(run.read("config.json"), CONFIG)
     metrics = run.read("server/federated_metrics.json")
     jsonschema.validate(metrics, strict({"rounds": {"type": "array", "items": ROUND}}))
@@ -224,7 +184,7 @@ def test_every_file_follows_its_schema(run: Run):
     jsonschema.validate(losses, strict(dict.fromkeys(("0", "1", "2"), curve)))
 
 
-def test_time_is_told_by_phase(run: Run):
+def test_time_is_told_by_phase(run: FlowerRun):
     first, second = run.read("server/federated_metrics.json")["rounds"][1:]
     phases = {"train", "aggregate", "evaluate", "server-evaluate"}
     assert set(first["seconds"]) == phases
@@ -232,12 +192,12 @@ def test_time_is_told_by_phase(run: Run):
     assert second["seconds"]["train"] > second["seconds"]["aggregate"]
 
 
-def test_composite_is_the_mean_of_the_servers_datasets(run: Run):
+def test_composite_is_the_mean_of_the_servers_datasets(run: FlowerRun):
     for losses in run.read("server/policy_loss_history.json").values():
         assert losses["composite"] == pytest.approx((losses["near"] + losses["far"]) / 2)
 
 
-def test_events_tell_the_same_story_in_order(run: Run):
+def test_events_tell_the_same_story_in_order(run: FlowerRun):
     events = run.events
     assert events[0]["event"] == "server-evaluate"
     assert events[-1]["event"] == "run-end"
@@ -249,7 +209,9 @@ def test_events_tell_the_same_story_in_order(run: Run):
     assert all(e["learning-rate"] == 2e-3 for e in events if e["event"] == "client-train")
 
 
-def test_log_has_zk0s_and_flowers_lines_and_no_dataset_path(run: Run, datasets: dict[str, Path]):
+def test_log_has_zk0s_and_flowers_lines_and_no_dataset_path(
+    run: FlowerRun, datasets: dict[str, Path]
+):
     log = (run.folder / "simulation.log").read_text()
     assert "zk0: round 2: policy loss" in log
     assert "flwr: Initialising: RayBackend" in log
@@ -257,7 +219,7 @@ def test_log_has_zk0s_and_flowers_lines_and_no_dataset_path(run: Run, datasets: 
     assert str(datasets["touch"].parent) not in record
 
 
-def test_every_client_has_a_log_of_its_own(run: Run):
+def test_every_client_has_a_log_of_its_own(run: FlowerRun):
     for number, name, other in ((0, "touch", "picklift"), (1, "picklift", "touch")):
         log = (run.folder / "clients" / f"client_{number}" / "client.log").read_text()
         assert [f"round {each}: training on {name}" in log for each in (1, 2)] == [True, True]
@@ -265,7 +227,7 @@ def test_every_client_has_a_log_of_its_own(run: Run):
 
 
 @pytest.mark.parametrize("name", ["policy_loss.png", "schedule.png"])
-def test_charts_are_pictures(run: Run, name: str):
+def test_charts_are_pictures(run: FlowerRun, name: str):
     from PIL import Image
 
     with Image.open(run.folder / "server" / name) as image:
@@ -273,13 +235,13 @@ def test_charts_are_pictures(run: Run, name: str):
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 
-def test_same_seed_gives_the_same_losses_and_the_same_final_hash(runs: list[Run]):
-    first, second = runs
+def test_same_seed_gives_the_same_losses_and_the_same_final_hash(federations: list[FlowerRun]):
+    first, second = federations
     assert first.events[-1]["hash"] == second.events[-1]["hash"]
     name = "server/policy_loss_history.json"
     assert first.read(name) == second.read(name)
 
-    def client_losses(run: Run) -> list[tuple[object, ...]]:
+    def client_losses(run: FlowerRun) -> list[tuple[object, ...]]:
         """Sorted, as clients reply in an order of their own."""
         keys = ("round", "event", "client", "loss")
         events = [event for event in run.events if event["event"].startswith("client")]
@@ -288,7 +250,9 @@ def test_same_seed_gives_the_same_losses_and_the_same_final_hash(runs: list[Run]
     assert client_losses(first) == client_losses(second)
 
 
-def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_last_checkpoint_is_the_final_model_for_lerobot(
+    run: FlowerRun, monkeypatch: pytest.MonkeyPatch
+):
     from lerobot.policies.factory import make_pre_post_processors
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
@@ -308,7 +272,7 @@ def test_last_checkpoint_is_the_final_model_for_lerobot(run: Run, monkeypatch: p
     assert "normalizer_processor" in str(preprocess.steps).lower() or preprocess.steps
 
 
-def test_run_is_found_by_its_flower_number(run: Run):
+def test_run_is_found_by_its_flower_number(run: FlowerRun):
     number = int(run.read("config.json")["flower_run_id"])
     found = RunFolder.find(str(run.folder.parent), number)
     assert found is not None
@@ -335,6 +299,9 @@ def test_wrong_setting_ends_the_run_with_one_clear_line(
     log = flower.run(SETTINGS, f"output-dir='{tmp_path}'", settings, completes=False)
     assert message in log
     assert not list(tmp_path.rglob("models/*"))
+    for folder in tmp_path.iterdir():  # where there is one, watchers hear of it
+        last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        assert (last["event"], message in last["reason"]) == ("run-error", True)
 
 
 def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
@@ -364,7 +331,7 @@ def call_zk0(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_actions_are_predicted_before_round_1_and_in_the_last(run: Run):
+def test_actions_are_predicted_before_round_1_and_in_the_last(run: FlowerRun):
     rounds = run.read("server/federated_metrics.json")["rounds"]
     measured = ["error.gripper" in each["server"]["datasets"]["near"] for each in rounds]
     assert measured == [True, False, True]
@@ -374,7 +341,7 @@ def test_actions_are_predicted_before_round_1_and_in_the_last(run: Run):
     assert evidence["far"].errors[:, 5].mean() == pytest.approx(kept["error.gripper"], rel=1e-6)
 
 
-def test_rollouts_of_every_task_are_played_once_and_filmed(run: Run):
+def test_rollouts_of_every_task_are_played_once_and_filmed(run: FlowerRun):
     tasks = run.read("server/federated_metrics.json")["rounds"][-1]["rollouts"]
     assert list(tasks) == ["touch", "picklift", "near", "far"]
     rollouts = load_rollouts(folder_of(run.folder, 2))
@@ -390,7 +357,7 @@ def test_rollouts_of_every_task_are_played_once_and_filmed(run: Run):
     assert not (run.folder / "evaluate/round_1/client_0").exists()
 
 
-def test_what_travels_is_counted(run: Run):
+def test_what_travels_is_counted(run: FlowerRun):
     """The arrays go down twice a round, to train and to evaluate, and up once."""
     sizes = [each["bytes"] for each in run.read("server/federated_metrics.json")["rounds"][1:]]
     assert len(sizes) == 2
@@ -400,7 +367,7 @@ def test_what_travels_is_counted(run: Run):
 
 
 def test_checkpoint_evaluated_afterwards_gives_the_same_numbers(
-    run: Run, datasets: dict[str, Path], tmp_path: Path
+    run: FlowerRun, datasets: dict[str, Path], tmp_path: Path
 ):
     last = run.read("server/federated_metrics.json")["rounds"][-1]["server"]["datasets"]
     numbers = tmp_path / "numbers.json"
@@ -417,7 +384,7 @@ def test_checkpoint_evaluated_afterwards_gives_the_same_numbers(
 
 
 def test_clients_held_out_episodes_can_be_evaluated_afterwards(
-    run: Run, datasets: dict[str, Path], tmp_path: Path
+    run: FlowerRun, datasets: dict[str, Path], tmp_path: Path
 ):
     kept = run.read("clients/client_0/round_2.json")["evaluate"]
     numbers, source = tmp_path / "numbers.json", f"local:{datasets['touch']}"
@@ -447,7 +414,7 @@ def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path
         )
     assert done.returncode == 0, done.stderr
     federated, centralized = (
-        Run(next((tmp_path / kind).iterdir()), "") for kind in ("federated", "centralized")
+        FlowerRun(next((tmp_path / kind).iterdir()), "") for kind in ("federated", "centralized")
     )
     assert centralized.read("config.json")["kind"] == "centralized"
     assert federated.events[-1]["hash"] == centralized.events[-1]["hash"]

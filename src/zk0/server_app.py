@@ -1,5 +1,7 @@
 """Flower's door to the server: unpack the context, open the run's folder, federate."""
 
+from contextlib import suppress
+
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from loguru import logger
@@ -31,7 +33,11 @@ def main(grid: Grid, context: Context) -> None:
         logger.info("outputs: {}", folder.path)
         try:
             federate(grid, config, datasets, folder, context.run_id)
-        except Zk0Error as error:
-            logger.error("{}", error)
+        except Exception as error:
+            kind = "" if isinstance(error, Zk0Error) else f"{type(error).__name__}: "
+            reason = f"{kind}{error}"
+            with suppress(Zk0Error):  # what the disk refuses is in the log
+                folder.append("run-error", reason=reason)
+            logger.error("{}", reason)
             logger.opt(exception=True).debug("where it was raised")
             raise

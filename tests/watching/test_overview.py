@@ -71,6 +71,17 @@ def test_broken_folders_say_why(outputs: Path):
     assert "config.json cannot be read: config.num-server-rounds: Field required" in problems["08"]
 
 
+def test_a_run_that_failed_says_so(tmp_path: Path):
+    failure = {"time": START.isoformat(), "event": "run-error", "reason": "too few clients"}
+    begun = Script().judge(0, 2.0).text + json.dumps(failure) + "\n"
+    make_run(tmp_path / "begun", begun)
+    folder = make_run(tmp_path / "unmet", json.dumps(failure) + "\n")
+    (folder / "config.json").unlink()
+    found = {row.name: row for row in listed(tmp_path)}
+    assert found["begun"].state == "failed"
+    assert found["unmet"].problem == "it failed before round 1: too few clients"
+
+
 def test_the_table_fits(outputs: Path):
     for width in (80, 200):
         console = Console(width=width, color_system=None)

@@ -56,6 +56,22 @@ def test_a_finished_run(tmp_path: Path):
     assert "ended early" in shown(make_run(tmp_path / "early", REAL))
 
 
+def test_a_run_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    script = Script().judge(0, 2.0).plan(1)
+    script.events.append({**script.events[0], "event": "run-error", "reason": "too few clients"})
+    folder = make_run(tmp_path / "run", script.text)
+    text = shown(folder)
+    assert "round 1 of 3" in text
+    assert "failed         too few clients" in text
+    assert "last event" not in text
+    run = Watched(folder)
+    watch_in_lines(run, run.poll())
+    assert capsys.readouterr().out.endswith("the run failed: too few clients\n")
+    (folder / "config.json").unlink()
+    (folder / "metrics.jsonl").write_text(script.lines[-1])
+    assert "failed         too few clients" in shown(folder)
+
+
 @pytest.mark.parametrize("width", [20, 60, 80, 120, 250])
 def test_any_width_will_do(tmp_path: Path, width: int):
     text = shown(make_run(tmp_path / "run", REAL), width)

@@ -26,7 +26,7 @@ def watch(
         console.width = 120  # a file has no edge
     try:
         events = watched.poll()
-        if watched.story.has_ended:
+        if watched.story.is_over:
             console.print(picture(watched, console.width))
         elif console.is_interactive:
             watch_on_screen(watched, console)

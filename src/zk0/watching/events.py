@@ -96,6 +96,13 @@ class RunEnd(_Event):
     """After the last round."""
 
 
+class RunError(_Event):
+    """The run came to its end before the last round."""
+
+    round: int = 0
+    reason: str
+
+
 class Other(_Event):
     """An event that tells a watcher nothing but that the run lives."""
 
@@ -115,6 +122,7 @@ Event = (
     | Rollouts
     | Resume
     | RunEnd
+    | RunError
     | Other
 )
 _KINDS: Mapping[str, type[Event]] = {
@@ -132,6 +140,7 @@ _KINDS: Mapping[str, type[Event]] = {
     "rollout-error": Error,
     "resume": Resume,
     "run-end": RunEnd,
+    "run-error": RunError,
 }
 
 

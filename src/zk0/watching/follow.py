@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zk0.errors import Zk0Error
 from zk0.watching.about import CONFIG, About, parse_about
-from zk0.watching.events import Event, parse
+from zk0.watching.events import Event, RunError, parse
 from zk0.watching.story import Story, tell_all
 
 EVENTS = "metrics.jsonl"
@@ -98,9 +98,9 @@ class Watched:
             self.about = parse_about(self._config.path, content)
         if (content := self._summary.read()) is not None:
             self._bytes = _bytes_by_round(self._summary.path, content)
-        if lines and self.about is None:
-            raise Zk0Error(f"{self.folder} has no {CONFIG}: it is no folder of a run.")
         events = self._parse(lines)
+        if self.about is None and any(not isinstance(event, RunError) for event in events):
+            raise Zk0Error(f"{self.folder} has no {CONFIG}: it is no folder of a run.")
         self.story = tell_all(events, self.story)
         return events
 

@@ -36,7 +36,9 @@ def watch_in_lines(run: Watched, events: Sequence[Event]) -> None:
             story = tell(story, event)
             for line in lines_of(event, story, run.about) if run.about else ():
                 print(line, flush=True)
-        if story.has_ended:
+        if story.is_over:
+            if story.failure is not None and story.last is not None:
+                print(f"{story.last.astimezone():%H:%M:%S} the run failed: {story.failure}")
             return
         now = time.monotonic()
         if events:

@@ -15,7 +15,7 @@ from zk0.watching import forms
 from zk0.watching.about import About
 from zk0.watching.events import Successes, seconds_between
 from zk0.watching.follow import Watched
-from zk0.watching.story import COMPOSITE, change
+from zk0.watching.story import COMPOSITE, Story, change
 
 Word = Literal["better", "worse", "no verdict"]
 STYLES: Mapping[str | None, str] = {"better": "green", "worse": "red"}
@@ -37,7 +37,7 @@ class Row:
     seed: int | None = None
     rounds: int = 0
     planned: int = 0
-    state: Literal["finished", "unfinished", "broken"] = "broken"
+    state: Literal["finished", "failed", "unfinished", "broken"] = "broken"
     last_event_seconds_ago: float | None = None
     first_loss: float | None = None  # the server's composite
     last_loss: float | None = None
@@ -60,6 +60,8 @@ def _row(root: Path, path: Path, now: datetime) -> Row:
     name, run = str(path.relative_to(root)), Watched(path)
     try:
         run.poll()
+        if run.about is None and run.story.failure:
+            raise Zk0Error(f"it failed before round 1: {run.story.failure}")
         if run.about is None:
             ago = forms.ago(run.began, now)
             raise Zk0Error(f"it has no config.json: it met no clients; made {ago}")
@@ -89,7 +91,7 @@ def _summary(name: str, run: Watched, about: About, now: datetime) -> Row:
         seed=settings.seed,
         rounds=story.finished,
         planned=about.planned,
-        state="finished" if story.has_ended else "unfinished",
+        state=_state_of(story),
         last_event_seconds_ago=seconds_between(story.last or run.began, now),
         first_loss=curve.get(0),
         last_loss=curve[max(curve)] if curve else None,
@@ -100,6 +102,12 @@ def _summary(name: str, run: Watched, about: About, now: datetime) -> Row:
         seconds=story.seconds,
         verdict=in_a_word(story.losses),
     )
+
+
+def _state_of(story: Story) -> Literal["finished", "failed", "unfinished"]:
+    if story.failure is not None:
+        return "failed"
+    return "finished" if story.has_ended else "unfinished"
 
 
 def _mean(tasks: Mapping[str, Successes], chosen: Callable[[str], bool]) -> float | None:
@@ -188,7 +196,7 @@ def _seed(row: Row) -> str:
 
 
 def _state(row: Row) -> str:
-    if row.state == "finished" or row.last_event_seconds_ago is None:
+    if row.state != "unfinished" or row.last_event_seconds_ago is None:
         return row.state
     return f"unfinished, {forms.span(row.last_event_seconds_ago)} ago"
 

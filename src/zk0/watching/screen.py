@@ -45,7 +45,7 @@ BESIDE_CHART = 62
 def watch_on_screen(run: Watched, console: Console) -> None:
     """Until the run's end. Raises `Zk0Error` where its files cannot be read."""
     with Live(console=console, auto_refresh=False) as live:
-        while not run.story.has_ended:
+        while not run.story.is_over:
             live.update(picture(run, console.width, console.height - 1), refresh=True)
             _wait(run)
         live.update(picture(run, console.width), refresh=True)
@@ -66,7 +66,8 @@ def picture(
     now = now or datetime.now().astimezone()
     head: list[RenderableType] = [_title(run), _progress(run, width, now)]
     if run.about is None:
-        return Group(*head, "", _facts([("", _begun(run, now))]))
+        failed = _failed(run.story.failure)
+        return Group(*head, "", _facts([failed] if failed else [("", _begun(run, now))]))
     losses, facts = _losses(run.story, width), list(_said(run, run.about, now))
     extra = 4 if run.about.kind == "centralized" else 3
     used = len(head) + (losses.row_count + 2 if losses.row_count else 0) + len(facts) + extra
@@ -117,7 +118,7 @@ def _doing(story: Story, about: About) -> str:
 
 def _times(run: Watched, now: datetime) -> str:
     story = run.story
-    if story.has_ended:
+    if story.is_over:
         return f"in {forms.span(story.seconds)}"
     spent = story.seconds + seconds_between(story.last or run.began, now)
     left = None if run.about is None else seconds_left(story, run.about.planned, now)
@@ -240,8 +241,14 @@ def _said(run: Watched, about: About, now: datetime) -> Iterator[tuple[str, Text
         yield "resumed", Text("once" if story.resumes == 1 else f"{story.resumes} times")
     if story.has_ended:
         yield "verdict", Text(verdict(story.losses).split(";")[0])
+    elif failed := _failed(story.failure):
+        yield failed
     else:
         yield "last event", _heard(run, now)
+
+
+def _failed(reason: str | None) -> tuple[str, Text] | None:
+    return None if reason is None else ("failed", Text(reason, style="red"))
 
 
 def _planned(story: Story, plan: Plan, about: About) -> Text:

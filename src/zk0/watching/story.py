@@ -20,6 +20,7 @@ from zk0.watching.events import (
     Resume,
     Rollouts,
     RunEnd,
+    RunError,
     ServerEvaluated,
     Successes,
     Trained,
@@ -71,7 +72,12 @@ class Story:
     last: datetime | None = None
     seconds: float = 0.0  # from event to event, without the breaks before a run went on
     resumes: int = 0
-    has_ended: bool = False
+    has_ended: bool = False  # after its last round
+    failure: str | None = None  # what ended it before that
+
+    @property
+    def is_over(self) -> bool:
+        return self.has_ended or self.failure is not None
 
     @property
     def current(self) -> Round | None:
@@ -115,9 +121,12 @@ def tell(story: Story, event: Event) -> Story:
     match event:
         case Resume():
             kept = {number: each for number, each in story.rounds.items() if number <= event.round}
-            return replace(story, rounds=kept, resumes=story.resumes + 1, has_ended=False)
+            resumes = story.resumes + 1
+            return replace(story, rounds=kept, resumes=resumes, has_ended=False, failure=None)
         case RunEnd():
             return replace(story, has_ended=True)
+        case RunError():
+            return replace(story, failure=event.reason)
         case Other():
             return story
         case _:
@@ -188,8 +197,8 @@ def _training(first: float, last: float, steps: float, seconds: float) -> Traini
 def phase(story: Story, about: About) -> str:
     """What the run is at, in a few words."""
     now = story.current
-    if story.has_ended:
-        return "finished"
+    if story.is_over:
+        return "finished" if story.has_ended else "failed"
     if now is None or not now.number:
         return "before round 1"
     if not now.has_trained:
@@ -242,7 +251,7 @@ def seconds_left(story: Story, planned: int, now: datetime) -> float | None:
 def is_quiet(story: Story, now: datetime) -> bool:
     """Whether nothing was heard for so long that the run may be gone: two minutes at least, and
     three times a usual round."""
-    if story.last is None or story.has_ended:
+    if story.last is None or story.is_over:
         return False
     rounds = [each.seconds for number, each in story.rounds.items() if 0 < number <= story.finished]
     usual = median(rounds) if rounds else 0.0
