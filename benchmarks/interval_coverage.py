@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zk0.comparison.compare import Comparison, compare_runs
+from zk0.config import HOUSEKEEPING
 from zk0.record.run_folder import outputs_root
 
 
@@ -39,7 +40,8 @@ def find_runs(root: Path) -> dict[int, dict[str, Path]]:
     found: dict[int, dict[str, Path]] = defaultdict(dict)
     for path in sorted(root.glob("*/config.json")):
         about = json.loads(path.read_text())
-        config = {key: value for key, value in about["config"].items() if key != "seed"}
+        idle = HOUSEKEEPING | {"seed"}
+        config = {key: value for key, value in about["config"].items() if key not in idle}
         key = json.dumps([about["kind"], about["trained_on"], config], sort_keys=True)
         found[about["config"]["seed"]][key] = path.parent
     return found

@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/results.py [--seeds 0 1 2] [--output-dir outputs/results]
 
-Makes the runs that are not there yet (about 50 minutes for three seeds on two cores), one after the
-other, then compares them and writes tables and sentences into docs/results.md, between its marks.
+Makes the runs that are not there yet (about an hour for three seeds on two cores), one after the
+other, then compares them: tables and sentences go into docs/results.md, between its marks, and a
+chart beside it.
 """
 
 import argparse
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zk0.comparison.compare import compare_runs
+from zk0.comparison.chart import draw
+from zk0.comparison.compare import Comparison, compare_runs
 from zk0.config import HOUSEKEEPING, check
 from zk0.evaluation import closed_loop
 from zk0.evaluation.tally import Tally, tally
@@ -22,6 +24,15 @@ from zk0.record.run_folder import outputs_root
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "results.md"
+CHART = "images/results.png"  # seen from the page
+CHARTED = (
+    "near/loss",
+    "near/action-error",
+    "touch/success",
+    "touch/nearest",
+    "stackcube/nearest",
+    "pickandplace/nearest",
+)
 STRATEGIES = {
     "FedProx": "",
     "FedProx, dynamic": "preset='dynamic'",
@@ -70,7 +81,9 @@ def main() -> None:
     runs = [make(job, options.output_dir) for job in plan(options)]
     comparison = compare_runs(runs)
     comparison.save(outputs_root(options.output_dir) / "comparison")
-    update(options.page, "comparison", comparison.to_markdown())
+    update(options.page, "comparison", spell_out(comparison))
+    chosen = [row for row in comparison.rows if row.metric in CHARTED]
+    (options.page.parent / CHART).write_bytes(draw(chosen, comparison.confidence))
     update(options.page, "simple controllers", simple_controllers())
 
 
@@ -103,6 +116,15 @@ def what_counts(config: dict) -> dict:
 def has_ended(run: Path) -> bool:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return bool(lines) and json.loads(lines[-1])["event"] == "run-end"
+
+
+def spell_out(comparison: Comparison) -> str:
+    """As part of a page: without what the tables say as well, and where the runs lay."""
+    _, text = comparison.to_markdown().split("\n", 1)
+    text, _ = text.split("## Runs")
+    idle = ("no difference can be claimed", "(a plain count, no interval)")
+    lines = [line for line in text.splitlines() if not any(words in line for words in idle)]
+    return "\n".join(lines).replace("\n## ", "\n### ")
 
 
 def simple_controllers() -> str:

@@ -1,47 +1,41 @@
 """The chart: a panel for each metric, in it a dot and a bar for each group."""
 
 import io
+import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from zk0.comparison.metrics import family_name
 from zk0.comparison.rows import Row
 from zk0.comparison.tables import title
 
+WIDEST = 4  # panels side by side
+
 
 def draw(rows: Sequence[Row], confidence: float) -> bytes:
-    """A PNG: a row of panels for each family of metrics.
+    """A PNG with a panel for each metric, in as even rows as can be.
 
     The shade is the reference's interval; it is there to guide the eye, the differences judge.
     """
-    strips, labels = _strips(rows), list(rows[0].estimates)
-    columns = max(map(len, strips))
-    height = 0.75 + 0.27 * len(labels)
-    size = (3.0 + 2.7 * columns, 0.5 + height * len(strips))
+    labels = list(rows[0].estimates)
+    strips = math.ceil(len(rows) / WIDEST)
+    columns = math.ceil(len(rows) / strips)
+    size = (3.0 + 2.7 * columns, 0.5 + (0.75 + 0.27 * len(labels)) * strips)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(strips), columns, squeeze=False)
-    for axes_row, strip in zip(panels, strips, strict=True):
-        for axes, row in zip(axes_row, strip, strict=False):
-            _draw_panel(axes, row)
-            _dress(axes, row, labels if axes is axes_row[0] else [""] * len(labels))
-        for axes in axes_row[len(strip) :]:
+    panels = figure.subplots(strips, columns, squeeze=False)
+    for axes, row in zip_longest(panels.flat, rows):
+        if row is None:
             axes.set_axis_off()
+        else:
+            _draw_panel(axes, row)
+            _dress(axes, row, labels if axes in panels[:, 0] else [""] * len(labels))
     heading = f"Means over training seeds, {100 * confidence:g} % intervals; shade: {labels[0]}"
     figure.suptitle(heading, fontsize=10, x=0.01, ha="left")
     content = io.BytesIO()
     figure.savefig(content, dpi=150, format="png")
     return content.getvalue()
-
-
-def _strips(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each family together; plain counts are one family here."""
-    strips: dict[str, list[Row]] = {}
-    for row in rows:
-        family = "plain" if row.family.kind == "plain" else family_name(row.metric)
-        strips.setdefault(family, []).append(row)
-    return list(strips.values())
 
 
 def _draw_panel(axes: Axes, row: Row) -> None:

@@ -52,6 +52,6 @@ def note_chance(rows: Sequence[Row], confidence: float) -> Iterator[str]:
     count = sum(each.difference.low is not None for row in rows for each in row.findings)
     if count > 1:
         yield (
-            f"{count} differences: where nothing differs, up to {count * (1 - confidence):.1g} of "
+            f"{count} differences: where nothing differs, up to {count * (1 - confidence):.0f} of "
             f"them on average would hold by chance at {100 * confidence:g} %."
         )
