@@ -38,7 +38,9 @@ class Averaging:
         batches: Sequence[Batches] = [node.batches(statistics, False) for node in nodes]
         self.steps = options.local_steps * (len(nodes) if options.pooled else 1)
         self.parts = [PooledBatches(batches)] if options.pooled else batches
-        frames = {each.parsed.slug: warm_frames(each.parsed) for each in datasets.server}
+        frames = {
+            each.parsed.slug: warm_frames(self.policy, each.parsed) for each in datasets.server
+        }
         self.unseen = Unseen(self.policy, frames, cache_options(config), 32, options.eval_batches)
         self.server = self.unseen.normalised(statistics)
         self.moments: list[dict | None] = [None] * len(self.parts)

@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     closed_loop.require_rendering()
     policy = build_policy("embedded", 0, torch.device(options.device))
-    statistics = warm_frames(Source("sim", "picklift")).statistics
+    statistics = warm_frames(policy, Source("sim", "picklift")).statistics
     print(f"cores: {os.cpu_count()}")
     for twin in choose(options.task):
         start = time.perf_counter()

@@ -132,14 +132,14 @@ def _make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Pat
     for name in ("LICENSE", "README.md"):
         shutil.copy(PROJECT / name, app)
     text = (PROJECT / "pyproject.toml").read_text()
-    before, rest = text.split("[tool.zk0.datasets]", 1)
+    before, rest = text.split("\n[tool.zk0.datasets]\n", 1)
     after = rest[rest.index("# --- tools") :]
     entries = {
         key: ", ".join(f'{{ source = "local:{path}" }}' for path in paths)
         for key, paths in {"clients": clients, "server": server}.items()
     }
     lists = "\n".join(f"{key} = [{value}]" for key, value in entries.items())
-    (app / "pyproject.toml").write_text(f"{before}[tool.zk0.datasets]\n{lists}\n\n{after}")
+    (app / "pyproject.toml").write_text(f"{before}\n[tool.zk0.datasets]\n{lists}\n\n{after}")
     return app
 
 

@@ -38,6 +38,26 @@ def test_deployed_client_takes_its_owners_dataset():
     )
 
 
+def test_owner_says_how_the_data_are_read():
+    source = client_app._find_source(
+        context(
+            dataset_uri="hf:ada/arm@v3.0#1/4",
+            dataset_cameras="top=camera1, wrist=camera2",
+            dataset_fps=10,
+        )
+    )
+    assert (source.revision, source.part, source.fps) == ("v3.0", (1, 4), 10)
+    assert dict(source.cameras) == {"top": "camera1", "wrist": "camera2"}
+
+
+@pytest.mark.parametrize(
+    "own", [{"dataset_cameras": "top"}, {"dataset_cameras": "=a"}, {"dataset_fps": -1}]
+)
+def test_owner_who_says_it_wrongly_is_told(own: dict[str, object]):
+    with pytest.raises(Zk0Error, match=r"dataset-(cameras|fps) = "):
+        client_app._find_source(context(dataset_uri="local:/data/arm", **own))
+
+
 @pytest.mark.parametrize("count", [2, 5])
 def test_number_of_clients_that_is_not_that_of_datasets(count: int):
     with pytest.raises(Zk0Error, match=f"{count} simulated clients for 4 datasets"):

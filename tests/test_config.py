@@ -7,6 +7,7 @@ from zk0.config import (
     Logging,
     check,
     list_keys,
+    load,
     load_logging,
     parse_datasets,
     parse_overrides,
@@ -98,6 +99,31 @@ def test_same_folder_by_two_spellings_is_the_same_dataset(tmp_path: Path):
     }
     with pytest.raises(Zk0Error, match="more than once"):
         parse_datasets(entries)
+
+
+def test_parts_of_a_dataset_may_be_different_clients():
+    entries = {
+        "clients": [
+            {"source": "sim:touch#0/2"},
+            {"source": "sim:touch", "partition": "1/2", "cameras": {"front": "top"}, "fps": 5},
+        ],
+        "server": [{"source": "sim:far"}],
+    }
+    first, second = (dataset.parsed for dataset in parse_datasets(entries).clients)
+    assert (first.part, second.part) == ((0, 2), (1, 2))
+    assert (dict(second.cameras), second.fps) == ({"front": "top"}, 5)
+    entries["server"] = [{"source": "sim:touch"}]
+    with pytest.raises(Zk0Error, match=r"sim:touch more than once.*its own partition"):
+        parse_datasets(entries)
+
+
+def test_a_named_federation_takes_the_place_of_the_apps_datasets():
+    config, datasets = load(PROJECT, {"datasets": "so100-community"})
+    assert config.datasets == "so100-community"
+    assert len(datasets.clients) == 12
+    assert datasets.server[0].source == "hf:Hupy440/Two_Cubes_and_Two_Buckets_v2"
+    with pytest.raises(Zk0Error, match="so100-community"):
+        load(PROJECT, {"datasets": "so100-comunity"})
 
 
 def test_unknown_dataset_key_names_the_nearest():

@@ -71,11 +71,13 @@ def workplace(
     return app
 
 
-def expanded(words: Sequence[str], folder: Path) -> list[str]:
-    """With file names for patterns, as a shell hands them on."""
+def expanded(words: Sequence[str], folder: Path, datasets: dict[str, Path]) -> list[str]:
+    """With file names for patterns, as a shell hands them on, and data for those of examples."""
+    examples = {"local:/data/my_arm": "touch", "hf:owner/name": "picklift"}
+    named = [f"local:{datasets[examples[word]]}" if word in examples else word for word in words]
     return [
         name
-        for word in words
+        for word in named
         for name in (
             sorted(str(path.relative_to(folder)) for path in folder.glob(word))
             if "*" in word
@@ -85,9 +87,9 @@ def expanded(words: Sequence[str], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", sorted({shlex.join(words) for _, words in commands("zk0")}))
-def test_documented_command(zk0, workplace: Path, command: str):
+def test_documented_command(zk0, workplace: Path, datasets: dict[str, Path], command: str):
     words = shlex.split(command)
-    status, out, err = zk0(*expanded(words, workplace), *LESS.get(words[0], []))
+    status, out, err = zk0(*expanded(words, workplace, datasets), *LESS.get(words[0], []))
     problem = FAILS.get((words[0], "--dry-run" in words))
     assert (status == 0) == (problem is None), err
     assert (problem or SAID[words[0]]) in out + err

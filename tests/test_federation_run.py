@@ -125,6 +125,12 @@ CLIENT_ROUND = strict(
         "evaluate": strict(EVALUATE, *JOINT_ERRORS),
     }
 )
+RECORDING = {
+    "fps": {"const": 10},
+    "commit": {"const": ""},
+    "units": {"const": "degrees"},
+    "cameras": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 CLIENT = {
     "client": COUNT,
     "node_id": {"type": "string"},
@@ -133,6 +139,7 @@ CLIENT = {
     "fingerprint": SHA256,
     "training_episodes": COUNT,
     "training_frames": COUNT,
+    **RECORDING,
 }
 DATASET = {
     "slug": {"type": "string"},
@@ -140,6 +147,7 @@ DATASET = {
     "fingerprint": SHA256,
     "episodes": COUNT,
     "frames": COUNT,
+    **RECORDING,
 }
 CONFIG = strict(
     {

@@ -11,7 +11,7 @@ from zk0.evaluation.tally import Tally, tally
 from zk0.evaluation.twins import Twin
 from zk0.learning.batches import Batches
 from zk0.learning.device import select_device
-from zk0.learning.policy import check_fit, load_checkpoint
+from zk0.learning.policy import load_checkpoint
 from zk0.node import cache_options, warm_frames
 from zk0.progress import counting
 
@@ -23,8 +23,7 @@ def evaluate_checkpoint(
     policy, statistics = load_checkpoint(folder, select_device(config.device), config.precision)
     results = {}
     for source in sources:
-        frames = warm_frames(source)
-        check_fit(policy, frames)
+        frames = warm_frames(policy, source)
         view = frames.split(config.eval_episodes)[1] if held_out else frames
         batches = Batches(policy, view, statistics, cache_options(config))
         found = evaluate_frames(

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from zk0.commands import baseline, videos
 from zk0.commands.compare import compare
+from zk0.commands.doctor import doctor
 from zk0.commands.evaluate import evaluate, rollout
+from zk0.commands.fetch import fetch
 from zk0.commands.push import push
 from zk0.commands.report import report
 from zk0.commands.sweep import sweep
@@ -31,13 +33,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="The configuration of a run.", no_args_is_help=True)
-data_app = typer.Typer(help="The embedded world's datasets.", no_args_is_help=True)
+data_app = typer.Typer(help="Datasets: what there is, and what is wrong.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(videos.app, name="videos")
 for command in (watch, runs, report, compare, evaluate, rollout, sweep, push):
     app.command()(command)
+data_app.command()(doctor)
+data_app.command()(fetch)
 
 Names = Annotated[list[str] | None, typer.Argument(help="Datasets; all where none is named.")]
 

@@ -1,7 +1,7 @@
 """Flower's door to a client: unpack the message, call the node, pack the reply."""
 
 import faulthandler
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,14 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from loguru import logger
 
-from zk0.config import (
-    Datasets,
-    app_folder,
-    load_logging,
-    parse_config,
-    parse_datasets,
-    read_pyproject,
-)
+from zk0.config import Datasets, app_folder, load, load_logging, parse_config
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
@@ -42,15 +35,9 @@ start_terminal()
 def introduce(message: Message, context: Context) -> Message:
     """Say which dataset this node has, and its statistics, if it is one to train on."""
     node = _open_node(context)
-    node.check()
-    frames = node.training_frames
-    introduction = Introduction(
-        slug=node.source.slug,
-        partition=int(context.node_config.get("partition-id", -1)),
-        fingerprint=frames.fingerprint,
-        episodes=frames.episode_count,
-        statistics=frames.statistics,
-    )
+    node.examine()
+    partition = int(context.node_config.get("partition-id", -1))
+    introduction = Introduction.of(node.frames, node.training_frames, partition)
     return Message(pack_introduction(introduction), reply_to=message)
 
 
@@ -122,11 +109,30 @@ def _open_node(context: Context) -> Node:
 
 def _find_source(context: Context) -> Source:
     """This node's dataset: its own `dataset-uri` in a deployment, else its partition's."""
-    own = context.node_config.get("dataset-uri")
-    if own is not None:
-        return Source.parse(str(own))
-    datasets = parse_datasets(read_pyproject(app_folder())["tool"]["zk0"]["datasets"])
+    own = context.node_config
+    if "dataset-uri" in own:
+        cameras = _pairs(str(own.get("dataset-cameras", "")))
+        return Source.parse(str(own["dataset-uri"])).read_as("", cameras, _fps(own))
+    _, datasets = load(app_folder(), context.run_config)
     return _partition(context, datasets)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """`top=camera1 wrist=camera2` as pairs."""
+    pairs = [word.partition("=") for word in text.replace(",", " ").split()]
+    if not all(name and slot for name, _, slot in pairs):
+        raise Zk0Error(
+            f'dataset-cameras = "{text}" has to name the policy\'s camera for each recorded one, '
+            'such as "top=camera1 wrist=camera2".'
+        )
+    return {name: slot for name, _, slot in pairs}
+
+
+def _fps(own: Mapping[str, object]) -> int:
+    fps = own.get("dataset-fps", 0)
+    if not isinstance(fps, int) or fps < 0:
+        raise Zk0Error(f"dataset-fps = {fps!r} has to be a whole number of 0 or more.")
+    return fps
 
 
 def _partition(context: Context, datasets: Datasets) -> Source:

@@ -9,12 +9,14 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from zk0.data.sources import Source
+from zk0.data.presets import preset
+from zk0.data.sources import Source, find_shared
 from zk0.data.sources import check as check_source
 from zk0.errors import Zk0Error
 
@@ -95,6 +97,8 @@ class Config(BaseModel):
     lr_boost_factor: float = Field(ge=1)
     normalization: Literal["federated", "local"]
     model_name: str = Field(min_length=1)
+    datasets: str
+    allow_dataset_issues: str
     eval_episodes: int = Field(ge=1)
     eval_frequency: int = Field(ge=1)
     eval_batches: int = Field(ge=0)
@@ -130,6 +134,10 @@ class Config(BaseModel):
     wandb_project: str = Field(min_length=1)
     use_tensorboard: bool
 
+    @property
+    def allowed_issues(self) -> frozenset[str]:
+        return frozenset(self.allow_dataset_issues.split())
+
     def is_thorough(self, server_round: int) -> bool:
         """Whether a round's evaluation also predicts actions, plays rollouts and films."""
         due = self.rollout_frequency and server_round % self.rollout_frequency == 0
@@ -159,10 +167,13 @@ class Dataset(BaseModel):
 
     source: str
     description: str = ""
+    partition: str = ""  # "i/n": the i-th of n shares of its episodes
+    cameras: Mapping[str, str] = Field(default={}, strict=False)  # recorded, the policy's
+    fps: int = Field(default=0, ge=0)  # frames a second to take; 0 takes all
 
-    @property
+    @cached_property
     def parsed(self) -> Source:
-        return Source.parse(self.source)
+        return Source.parse(self.source).read_as(self.partition, self.cameras, self.fps)
 
 
 class Datasets(BaseModel):
@@ -175,12 +186,12 @@ class Datasets(BaseModel):
 
     @model_validator(mode="after")
     def _no_dataset_twice(self) -> Self:
-        slugs = [dataset.parsed.key for dataset in (*self.clients, *self.server)]
-        twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
-        if twice:
+        shared = find_shared(dataset.parsed for dataset in (*self.clients, *self.server))
+        if shared:
             raise Zk0Error(
-                f"[tool.zk0.datasets] lists {', '.join(twice)} more than once: a dataset belongs "
-                "to one client, or to the server, and to nobody else. Remove the repetition."
+                f"[tool.zk0.datasets] lists {shared[0].key} more than once: a dataset, or a part "
+                "of it, belongs to one client, or to the server, and to nobody else. Remove the "
+                'repetition, or give each its own partition, such as "0/2" and "1/2".'
             )
         return self
 
@@ -213,7 +224,7 @@ def parse_datasets(values: Mapping[str, Any]) -> Datasets:
     try:
         return Datasets.model_validate(dict(values))
     except ValidationError as error:
-        problem = _first_problem(error, ["clients", "server", "source", "description"])
+        problem = _first_problem(error, ["clients", "server", *Dataset.model_fields])
         raise Zk0Error(f"[tool.zk0.datasets]: {problem}") from None
 
 
@@ -229,8 +240,10 @@ def load_logging(app_folder: Path) -> Logging:
 def load(app_folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Config, Datasets]:
     """The configuration of the app in `app_folder`, with `overrides` of single run-config keys."""
     tool = read_pyproject(app_folder)["tool"]
-    declared = tool["flwr"]["app"]["config"]
-    return parse_config({**declared, **(overrides or {})}), parse_datasets(tool["zk0"]["datasets"])
+    config = parse_config({**tool["flwr"]["app"]["config"], **(overrides or {})})
+    return config, parse_datasets(
+        preset(config.datasets) if config.datasets else tool["zk0"]["datasets"]
+    )
 
 
 def check(app_folder: Path, run_config: Sequence[str]) -> tuple[Config, Datasets]:

@@ -18,8 +18,10 @@ from zk0.data.statistics import Statistics, pool_statistics
 from zk0.description import Kind, Party, describe_run, steps_in_round
 from zk0.evaluation.server import ServerEvaluation
 from zk0.evaluation.unseen import Unseen
+from zk0.federation.compatibility import refuse_incompatible
 from zk0.federation.plan import schedule_settings
 from zk0.federation.schedules import ScheduleState, advance, begin, observe_start
+from zk0.federation.wire import Introduction
 from zk0.learning.batches import PooledBatches
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import (
@@ -30,7 +32,7 @@ from zk0.learning.policy import (
     set_trainable,
 )
 from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
-from zk0.node import Node, cache_options, warm_frames, warm_policy
+from zk0.node import Node, cache_options, refuse_issues, warm_frames, warm_policy
 from zk0.publication import publish, save_model
 from zk0.record.background import Background
 from zk0.record.evidence import folder_of
@@ -78,7 +80,17 @@ class Control:
     def run(self, folder: RunFolder, start: Arrays) -> None:
         """Train from `start` and evaluate as often as the federated run does, into `folder`."""
         for node in self.nodes:
-            node.check()
+            node.examine()
+        for data in self.unseen.datasets.values():
+            refuse_issues(data, self.config.allowed_issues)
+        refuse_incompatible(
+            {f"client {n} ({who.slug})": who for n, who in enumerate(self.introductions)},
+            {
+                f"the server's {slug}": Introduction.of(data, data)
+                for slug, data in self.unseen.datasets.items()
+            },
+            self.config.allowed_issues,
+        )
         set_trainable(warm_policy(self.config), start)
         folder.describe(self.description, resumed_after=None)
         config = self.config
@@ -99,11 +111,11 @@ class Control:
 
     @cached_property
     def parties(self) -> list[Party]:
-        frames = [(node.source.slug, node.training_frames) for node in self.nodes]
-        return [
-            Party(number, slug, part.fingerprint, part.episode_count, part.statistics)
-            for number, (slug, part) in enumerate(frames)
-        ]
+        return [Party.of(number, who) for number, who in enumerate(self.introductions)]
+
+    @cached_property
+    def introductions(self) -> list[Introduction]:
+        return [Introduction.of(node.frames, node.training_frames) for node in self.nodes]
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -116,8 +128,9 @@ class Control:
     @cached_property
     def unseen(self) -> Unseen:
         config = self.config
-        frames = {each.parsed.slug: warm_frames(each.parsed) for each in self.datasets.server}
         policy, cache = warm_policy(config), cache_options(config)
+        sources = [each.parsed for each in self.datasets.server]
+        frames = {source.slug: warm_frames(policy, source) for source in sources}
         return Unseen(policy, frames, cache, config.batch_size, config.eval_batches)
 
     @property

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from zk0.config import Config, Datasets
-from zk0.data.frames import Frames
+from zk0.data.frames import Frames, Recording
 from zk0.data.statistics import ACTION, Statistics
 from zk0.evaluation.policy_loss import NOISE_SEED
+from zk0.federation.wire import Introduction
 from zk0.learning.training import count_steps
 from zk0.record.run_folder import describe_software
 
@@ -24,7 +25,20 @@ class Party:
     fingerprint: str
     episodes: int  # that are trained on
     statistics: Statistics
+    recording: Recording
     node_id: int = 0
+
+    @classmethod
+    def of(cls, number: int, who: Introduction, node_id: int = 0) -> Self:
+        return cls(
+            number,
+            who.slug,
+            who.fingerprint,
+            who.episodes,
+            who.statistics,
+            who.recording,
+            node_id,
+        )
 
     @property
     def frames(self) -> int:
@@ -72,6 +86,7 @@ def _describe_clients(datasets: Datasets, parties: Sequence[Party]) -> list[dict
             "fingerprint": party.fingerprint,
             "training_episodes": party.episodes,
             "training_frames": party.frames,
+            **party.recording.to_json(),
         }
         for party in parties
     ]
@@ -86,6 +101,7 @@ def _describe_unseen(datasets: Datasets, unseen: Mapping[str, Frames]) -> list[d
             "fingerprint": frames.fingerprint,
             "episodes": frames.episode_count,
             "frames": len(frames),
+            **frames.recording.to_json(),
         }
         for dataset, frames in found
     ]

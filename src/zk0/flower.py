@@ -60,11 +60,13 @@ class Run:
         environment: dict[str, str],
         app: Path = PROJECT,
         log: TextIO | None = None,
+        clients: int | None = None,
     ) -> None:
         self.connection = connection
         self.environment = environment
         self.app = app
         self.log = log
+        self.clients = clients  # where their number is not the connection's
         self.run_id: str | None = None
 
     def follow(self, overrides: list[str], output_dir: str) -> int:
@@ -88,6 +90,8 @@ class Run:
 
     def start(self, overrides: list[str]) -> "subprocess.Popen[str]":
         command = [*self.flwr("run"), str(self.app), self.connection, "--stream"]
+        if self.clients is not None:
+            command += ["--federation-config", f"num-supernodes={self.clients}"]
         for override in overrides:
             command += ["--run-config", override]
         # In a session of its own: Ctrl-C reaches this program only, which then ends the run.

@@ -26,8 +26,10 @@ class LiveRun(Run):
     """Once there is a run folder, only warnings of the log pass above the live view; the folder's
     simulation.log has all of it."""
 
-    def __init__(self, connection: str, environment: dict[str, str]) -> None:
-        super().__init__(connection, environment)
+    def __init__(
+        self, connection: str, environment: dict[str, str], clients: int | None = None
+    ) -> None:
+        super().__init__(connection, environment, clients=clients)
         self._console = Console()
         self._lines: SimpleQueue[str | None] = SimpleQueue()  # None is the end
         self._kept: deque[str] = deque(maxlen=KEPT)

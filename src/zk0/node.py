@@ -1,6 +1,6 @@
 """One node: a policy, one dataset, and what they are asked to do each round."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from loguru import logger
 
 from zk0.config import Config
+from zk0.data.cameras import assign
+from zk0.data.doctor.examine import examine
 from zk0.data.frames import Frames, open_frames
-from zk0.data.sources import Source, fetch
+from zk0.data.sources import Source, locate
 from zk0.data.statistics import Moments
+from zk0.errors import Zk0Error
 from zk0.evaluation.open_loop import film, predict_episode
 from zk0.evaluation.policy_loss import PolicyLoss, evaluate_frames, summarise
 from zk0.learning.batches import Batches
@@ -40,9 +44,25 @@ def _build(model_name: str, seed: int, device: str, precision: Precision) -> Smo
 
 
 @lru_cache(maxsize=16)
-def warm_frames(source: Source) -> Frames:
-    """A dataset's frames; memory-mapped, so that keeping many of them open costs little."""
-    return open_frames(fetch(source), source.slug)
+def warm_frames(policy: SmolVLAPolicy, source: Source) -> Frames:
+    """A dataset's frames as the policy takes them; memory-mapped, so that keeping many of them open
+    costs little. Raises `Zk0Error` where they are none that the policy can take."""
+    found = locate(source)
+    frames = open_frames(found.folder, source.slug, found.commit)
+    recorded, slots = list(frames.videos.cameras), list(policy.config.image_features)
+    try:
+        assigned = assign(recorded, slots, dict(source.cameras))
+    except Zk0Error as error:
+        raise Zk0Error(f"{source.slug}: {error}") from None
+    if assigned.rule != "same names" or assigned.left_out:
+        logger.info("{}: cameras {}", source.slug, assigned)
+    frames = frames.seen_as(assigned.cameras)
+    if source.fps:
+        frames = frames.resampled(source.fps)
+    if source.part:
+        frames = frames.take_part(*source.part)
+    check_fit(policy, frames)
+    return frames
 
 
 @lru_cache(maxsize=32)
@@ -55,8 +75,21 @@ def warm_batches(
     cache: CacheOptions,
 ) -> Batches:
     """A dataset's training or held-out frames, normalised once for all rounds."""
-    frames = warm_frames(source).split(eval_episodes)[held_out]
+    frames = warm_frames(policy, source).split(eval_episodes)[held_out]
     return Batches(policy, frames, dict(statistics), cache)
+
+
+def refuse_issues(frames: Frames, allowed: Collection[str]) -> None:
+    """Raise `Zk0Error` where the dataset has errors other than those `allowed`, by their codes;
+    what a person should look at is logged."""
+    for finding in examine(frames.videos.metadata.root, frames.slug, "cheap"):
+        if finding.severity == "error" and finding.code not in allowed:
+            raise Zk0Error(
+                f"{frames.slug}: {finding.message} {finding.fix} To train in spite of it: "
+                f"allow-dataset-issues='{finding.code}'."
+            )
+        if finding.severity != "note":
+            logger.warning("{}: {} ({})", frames.slug, finding.message, finding.code)
 
 
 def cache_options(config: Config) -> CacheOptions:
@@ -74,13 +107,18 @@ class Node:
     def policy(self) -> SmolVLAPolicy:
         return warm_policy(self.config)
 
-    def check(self) -> None:
-        """Raise `Zk0Error` where the dataset is not one that the policy takes."""
-        check_fit(self.policy, warm_frames(self.source))
+    def examine(self) -> None:
+        """The quickest checks of the data; raises `Zk0Error` where training would be wrong."""
+        refuse_issues(self.frames, self.config.allowed_issues)
+
+    @cached_property
+    def frames(self) -> Frames:
+        """Of all episodes; raises `Zk0Error` where the policy cannot take them."""
+        return warm_frames(self.policy, self.source)
 
     @cached_property
     def training_frames(self) -> Frames:
-        return warm_frames(self.source).split(self.config.eval_episodes)[False]
+        return self.frames.split(self.config.eval_episodes)[False]
 
     def fit(
         self,

@@ -88,7 +88,9 @@ def simulate(options: Options) -> int:
     connections.ensure_own_superlink(SCRIPTS, installed_at())
     prepare_data(datasets)
     run = LiveRun if Console().is_interactive else Run
-    return run(connection, environment).follow(options.overrides, config.output_dir)
+    clients = len(datasets.clients) if config.datasets else None
+    started = run(connection, environment, clients=clients)
+    return started.follow(options.overrides, config.output_dir)
 
 
 # --- before the run -------------------------------------------------------------------------------

@@ -82,3 +82,50 @@ def test_empty_dataset_is_refused(tmp_path: Path):
     ).finalize()
     with pytest.raises(Zk0Error, match="has no frames"):
         open_frames(folder, "empty")
+
+
+# --- views ----------------------------------------------------------------------------------------
+
+
+def test_parts_are_whole_episodes_and_all_of_them(touch: Frames):
+    parts = [touch.take_part(index, 2) for index in range(2)]
+    assert [part.episode_count for part in parts] == [2, 1]
+    assert sorted(np.concatenate([part.selection for part in parts])) == list(range(len(touch)))
+    assert len({touch.fingerprint, *(part.fingerprint for part in parts)}) == 3
+    assert parts[0].hashes + parts[1].hashes == [touch.hashes[n] for n in (0, 2, 1)]
+    training, held_out = parts[0].split(1)
+    assert set(training.episodes[training.selection]) == {0}
+    assert set(held_out.episodes[held_out.selection]) == {2}
+    with pytest.raises(Zk0Error, match="fewer episodes than 4 parts"):
+        touch.take_part(3, 4)
+
+
+def test_fewer_frames_a_second_are_recorded_ones(touch: Frames):
+    slow = touch.resampled(5)
+    assert slow.fps == 5
+    first = np.flatnonzero(touch.episodes == 0)
+    kept = np.flatnonzero(slow.episodes == 0)
+    np.testing.assert_array_equal(slow.states[kept], touch.states[first[::2]])
+    np.testing.assert_allclose(slow.videos.timestamps[kept], np.arange(len(kept)) / 5, atol=1e-5)
+    assert slow.ends[kept[0]] == len(kept)
+    camera = "observation.images.front"
+    images = slow.videos.decode(camera, kept[:6])
+    assert np.array_equal(images, touch.videos.decode(camera, first[:11])[::2])
+    assert slow.fingerprint != touch.fingerprint
+    with pytest.raises(Zk0Error, match=r"recorded at 10 frames a second.*cannot be taken at 15"):
+        touch.resampled(15)
+
+
+def test_a_rate_that_does_not_divide_takes_the_nearest_frames(touch: Frames):
+    third = touch.resampled(3)
+    times = third.videos.timestamps[third.episodes == 0]
+    assert np.abs(times - np.arange(len(times)) / 3).max() <= 0.05 + 1e-6
+
+
+def test_cameras_under_other_names_show_the_same(touch: Frames):
+    seen = touch.seen_as({"camera2": "observation.images.wrist"})
+    rows = np.arange(3)
+    wrist = touch.videos.decode("observation.images.wrist", rows)
+    assert np.array_equal(seen.videos.decode("camera2", rows), wrist)
+    assert list(seen.videos.kept) == ["camera2"]
+    assert seen.fingerprint == touch.fingerprint

@@ -1,16 +1,22 @@
 import numpy as np
 import pytest
 
+from zk0.data.frames import Recording
 from zk0.data.statistics import ACTION, STATE, Moments
-from zk0.errors import Zk0Error
-from zk0.federation.roster import Client, _refuse_shared_data, sample
+from zk0.federation.roster import Client, sample
 from zk0.federation.wire import Introduction
 
 
 def client(number: int, fingerprint: str = "") -> Client:
     moments = Moments(10, np.zeros(6), np.ones(6))
     who = Introduction(
-        f"arm-{number}", number, fingerprint or str(number), 3, {STATE: moments, ACTION: moments}
+        f"arm-{number}",
+        number,
+        fingerprint or str(number),
+        3,
+        {STATE: moments, ACTION: moments},
+        Recording(30, {}, "degrees"),
+        (),
     )
     return Client(number, 1000 - number, who)
 
@@ -30,13 +36,3 @@ def test_sampling_depends_on_the_seed_alone_and_keeps_the_order():
 )
 def test_at_least_the_minimum_and_at_most_all(fraction: float, minimum: int, count: int):
     assert len(sample(CLIENTS, fraction, minimum, [0])) == count
-
-
-def test_two_clients_with_the_same_data_are_refused():
-    with pytest.raises(Zk0Error, match=r"client 1 \(arm-1\) and client 0 \(arm-0\) have the same"):
-        _refuse_shared_data([client(0, "same"), client(1, "same")], [])
-
-
-def test_client_with_the_servers_evaluation_data_is_refused():
-    with pytest.raises(Zk0Error, match="the server's evaluation have the same"):
-        _refuse_shared_data([client(0, "same")], ["same"])

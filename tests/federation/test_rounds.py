@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tests.conftest import PROJECT
 from zk0.config import Config, check
+from zk0.data.frames import Recording
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.evaluation.policy_loss import PolicyLoss
@@ -79,7 +80,13 @@ DEFAULTS = ["round-timeout=30.0", "proximal-mu=0.0", "min-available-nodes=3"]
 def meet(number: int, frames: int) -> Client:
     moments = Moments(frames, np.zeros(6), np.ones(6))
     who = Introduction(
-        f"arm-{number}", number, f"data-{number}", 3, {STATE: moments, ACTION: moments}
+        f"arm-{number}",
+        number,
+        f"data-{number}",
+        3,
+        {STATE: moments, ACTION: moments},
+        Recording(30, {}, "degrees"),
+        (),
     )
     return Client(number, 900 - number, who)
 

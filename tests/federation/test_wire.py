@@ -3,6 +3,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
+from zk0.data.frames import Recording
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
@@ -18,6 +19,9 @@ from zk0.learning.integrity import hash_arrays
 
 MOMENTS = Moments(7, np.arange(6.0), np.arange(6.0) ** 2)
 STATISTICS = {STATE: MOMENTS, ACTION: MOMENTS}
+RECORDING = Recording(
+    30, {"front": "observation.images.Camera 1", "wrist": "wrist"}, "degrees", "0a" * 20
+)
 
 
 def message(content: RecordDict) -> Message:
@@ -37,10 +41,31 @@ def test_assignment_arrives_as_it_was_sent():
 
 
 def test_introduction_arrives_as_it_was_sent():
-    sent = Introduction("touch", 2, "abc", 27, STATISTICS)
+    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ("0123456789abcdef",))
     got = unpack_introduction(message(pack_introduction(sent)))
     assert (got.slug, got.partition, got.fingerprint, got.episodes) == ("touch", 2, "abc", 27)
     assert got.statistics[STATE].count == 7
+    assert (got.recording, got.hashes) == (sent.recording, sent.hashes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fps", 0.5),
+        ("cameras", ["front"]),
+        ("cameras", ["front", "\x1b[2J"]),
+        ("recorded-cameras", ["a" * 201, "b"]),
+        ("hashes", ["0123"]),
+        ("hashes", "0123456789abcdef"),
+        ("commit", "main"),
+        ("units", "inches"),
+    ],
+)
+def test_introduction_with_an_unsound_value_is_refused(key: str, value: object):
+    record = pack_introduction(Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ()))
+    record.config_records[CONFIG][key] = value  # type: ignore[assignment]
+    with pytest.raises(Zk0Error, match=rf"{key}|whole number|cameras"):
+        unpack_introduction(message(record))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,31 @@ def test_batches_are_what_lerobots_loader_and_processor_give(policy, touch: Fram
         theirs = preprocess(_lerobot_batch(touch, rows))
         for key in ("observation.state", "action", "action_is_pad"):
             assert torch.equal(ours[key], theirs[key]), key
+
+
+def test_camera_under_another_name_and_one_that_is_missing(policy, touch: Frames):
+    """The wrist's images as those of the front, and nothing as the wrist's: as lerobot has it."""
+    front, wrist = touch.videos.cameras
+    rows = np.arange(3, 7)
+    batch, prefix = _batches(policy, touch.seen_as({front: wrist})).take(rows)
+    preprocess, _ = make_processors(policy, touch.statistics)
+    theirs = preprocess(_lerobot_batch(touch, rows))
+    theirs[front] = theirs.pop(wrist)
+    noise, times = draw_noise(policy, len(rows), torch.Generator().manual_seed(0))
+    loss = loss_from_prefix(policy, prefix, batch, noise, times)
+    torch.testing.assert_close(loss, policy.forward(theirs, noise, times)[0], rtol=1e-5, atol=0)
+
+
+def test_joint_that_never_moved_is_no_danger(policy, touch: Frames):
+    """Its deviation is 0; elsewhere it moves, and lerobot would divide that by 1e-8."""
+    still = replace(touch, states=touch.states.copy(), actions=touch.actions.copy())
+    still.states[:, 4] = still.actions[:, 4] = 37.2
+    moved = replace(touch, states=touch.states.copy())
+    batches = Batches(policy, moved, still.statistics, CacheOptions("prefix", 0.0, "float32"))
+    batch, prefix = batches.take(np.arange(8))
+    assert batch["observation.state"].abs().max() < 1e3
+    noise, times = draw_noise(policy, 8, torch.Generator().manual_seed(0))
+    assert loss_from_prefix(policy, prefix, batch, noise, times) < 1e5
 
 
 def test_streamed_batches_are_the_taken_ones(policy, touch: Frames, monkeypatch):

@@ -72,6 +72,14 @@ def test_a_run_that_flower_refuses_is_a_failure(calls: Path) -> None:
         follow(calls, "finished:completed", run_exit=3)
 
 
+def test_a_named_federation_has_its_own_number_of_clients(calls: Path) -> None:
+    environment = {"CALLS": str(calls), "STATUS": "finished:completed", "RUN_EXIT": "0"}
+    run = flower.Run("local-simulation", environment | {"PATH": "/bin"}, clients=12)
+    run.follow(["datasets='so100-community'"], str(calls.parent / "outputs"))
+    words = calls.read_text().splitlines()[0]
+    assert "--federation-config num-supernodes=12 --run-config datasets=" in words
+
+
 def test_an_interrupted_run_is_stopped(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower, "HANDLED", ())
     shown: list[bool] = []

@@ -14,7 +14,7 @@ from zk0.comparison.refusal import refuse_incomparable
 from zk0.comparison.rows import Row, compare_metric
 from zk0.comparison.runs import read_run
 from zk0.errors import Zk0Error
-from zk0.record.files import write_whole
+from zk0.files import write_whole
 
 SCHEMA = "zk0-comparison/1"
 

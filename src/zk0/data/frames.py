@@ -1,15 +1,17 @@
 """A LeRobotDataset as arrays, its videos decoded in order and at most once.
 
+Parts of it, fewer frames a second and other names for its cameras are views: nothing is copied.
+
 Decoding is the slowest part of reading a LeRobotDataset frame by frame. What is derived from the
 images, or else the images, is kept in memory-mapped files under `ZK0_HOME`, which all clients,
 rounds and runs on the machine share.
 """
 
 import hashlib
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from lerobot.datasets.video_utils import decode_video_frames
 from loguru import logger
 from numpy.typing import NDArray
 
+from zk0.data.fingerprint import derived, fingerprint
+from zk0.data.joints import JOINTS, canonical, listed
 from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.data.units import UnitName, ranges, recognise
 from zk0.errors import Zk0Error
 from zk0.paths import home
 
@@ -36,54 +41,49 @@ class Videos:
     metadata: LeRobotDatasetMetadata
     timestamps: NDArray[np.float32]
     episodes: NDArray[np.int64]
+    fps: int
     fingerprint: str
-
-    @property
-    def cameras(self) -> list[str]:
-        return list(self.metadata.video_keys)
+    cameras: Mapping[str, str]  # a name for each: at first the recorded one, then the policy's
 
     def decode(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pixels (frames, height, width, 3) of consecutive `rows`, straight from the video.
 
         Raises `Zk0Error` naming file, episode and frame where the video is damaged.
         """
-        episodes = self.episodes[rows]
-        parts = [self._decode(camera, rows[episodes == number]) for number in np.unique(episodes)]
+        recorded, episodes = self.cameras[camera], self.episodes[rows]
+        parts = [self._decode(recorded, rows[episodes == number]) for number in np.unique(episodes)]
         return np.concatenate(parts)
 
     @cached_property
     def kept(self) -> dict[str, NDArray[np.uint8]]:
         """All frames by camera, (frames, height, width, 3), memory-mapped under `ZK0_HOME`."""
         folder = home() / "frames" / self.fingerprint[:32]
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {name: folder / f"{recorded}.npy" for name, recorded in self.cameras.items()}
         with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                self._keep(folder)
-        return {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in self.cameras}
+            for name, file in files.items():
+                if not file.is_file():
+                    self._keep(name, file)
+        return {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
-    def _keep(self, folder: Path) -> None:
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        count = len(self.episodes)
-        logger.info("decoding {} frames of {}", count, self.metadata.root.name)
+    def _keep(self, camera: str, file: Path) -> None:
+        partial, count = file.with_suffix(".partial"), len(self.episodes)
+        logger.info("decoding {} frames of {}, {}", count, self.metadata.root.name, file.stem)
+        shape = (count, *self.metadata.features[self.cameras[camera]]["shape"])
         try:
-            for camera in self.cameras:
-                shape = (count, *self.metadata.features[camera]["shape"])
-                name = partial / f"{camera}.npy"
-                pixels = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
-                for rows in blocks(count):
-                    pixels[rows] = self.decode(camera, rows)
-                pixels.flush()
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+            for rows in blocks(count):
+                pixels[rows] = self.decode(camera, rows)
+            pixels.flush()
         except OSError as error:
             raise Zk0Error(
-                f"{folder.parent} cannot hold the decoded frames: {error.strerror or error}. "
+                f"{file.parent} cannot hold the decoded frames: {error.strerror or error}. "
                 "Free some space or set ZK0_HOME to a larger disk."
             ) from error
-        partial.replace(folder)
+        partial.replace(file)
 
     def _decode(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """`rows` of one episode."""
+        """`rows` of one episode, from a recorded camera."""
         episode = int(self.episodes[rows[0]])
         start = self.metadata.episodes[episode][f"videos/{camera}/from_timestamp"]
         root, video = self.metadata.root, self.metadata.get_video_file_path(episode, camera)
@@ -107,6 +107,19 @@ def blocks(count: int, size: int = DECODE_FRAMES) -> Iterator[NDArray[np.int64]]
         yield np.arange(start, min(start + size, count))
 
 
+@dataclass(frozen=True)
+class Recording:
+    """How a dataset was recorded and is read; nothing that was recorded."""
+
+    fps: int
+    cameras: Mapping[str, str]  # the policy's name of each, and the recorded one
+    units: UnitName
+    commit: str = ""  # on the Hub
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 @dataclass(frozen=True, eq=False)
 class Frames:
     """The frames of a dataset, or of some of its episodes, in recorded order.
@@ -125,21 +138,40 @@ class Frames:
     ends: NDArray[np.int64]
     tasks: NDArray[np.object_]
     selection: NDArray[np.int64]
+    part: tuple[int, int] | None = None  # i of n shares of the episodes
+    commit: str = ""  # on the Hub
 
     def __len__(self) -> int:
         return len(self.selection)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole dataset that this is a view of."""
-        return self.videos.fingerprint
+        """SHA-256 that tells apart datasets, their parts and what was taken of their frames."""
+        return derived(self.videos.fingerprint, self.part) if self.part else self.videos.fingerprint
+
+    @property
+    def fps(self) -> int:
+        return self.videos.fps
+
+    @cached_property
+    def recording(self) -> Recording:
+        units = recognise(ranges(tuple(self.joints), self.states[self.selection]))
+        return Recording(self.fps, self.videos.cameras, units.name, self.commit)
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        """Of each episode in this view, its states and actions as 16 hexadecimal digits: the same
+        for the same episode, whatever its number and dataset."""
+        rows = self.selection
+        borders = [*np.unique(self.episodes[rows], return_index=True)[1], len(rows)]
+        parts = (rows[start:end] for start, end in pairwise(borders))
+        return [_hash(self.states[part], self.actions[part]) for part in parts]
 
     @property
     def joints(self) -> list[str]:
-        """The action's dimensions by name, as recorded but for the ending ".pos"."""
-        names = self.videos.metadata.features[ACTION]["names"]
-        names = names if isinstance(names, list) else next(iter(names.values()))
-        return [str(name).removesuffix(".pos") for name in names]
+        """The action's dimensions by name; those of an SO-101 where none were recorded."""
+        names = listed(self.videos.metadata.features[ACTION]["names"])
+        return list(canonical(names or JOINTS))
 
     @property
     def episode_count(self) -> int:
@@ -147,18 +179,64 @@ class Frames:
 
     def split(self, held_out: int) -> tuple["Frames", "Frames"]:
         """All but the last `held_out` episodes, and those; whole episodes, never frames."""
-        numbers = np.unique(self.episodes)
+        numbers = np.unique(self.episodes[self.selection])
         if len(numbers) <= held_out:
             raise Zk0Error(
                 f"{self.slug} has {len(numbers)} episodes: with eval-episodes = {held_out} none is "
                 "left to train on. Lower eval-episodes or record more."
             )
-        first = numbers[-held_out]
-        return self.select(self.episodes < first), self.select(self.episodes >= first)
+        is_held_out = np.isin(self.episodes[self.selection], numbers[-held_out:])
+        return self.select(~is_held_out), self.select(is_held_out)
 
     def select(self, chosen: NDArray[np.bool_]) -> "Frames":
-        """The view of the frames where `chosen` (all frames of the dataset) is true."""
-        return replace(self, selection=np.flatnonzero(chosen))
+        """The view of those of this view's frames where `chosen` is true."""
+        return replace(self, selection=self.selection[chosen])
+
+    def take_part(self, index: int, count: int) -> "Frames":
+        """The view of every `count`-th episode from episode `index` on.
+
+        Raises `Zk0Error` where there is none.
+        """
+        numbers = np.unique(self.episodes)[index::count]
+        if not len(numbers):
+            raise Zk0Error(
+                f"{self.slug}: there are fewer episodes than {count} parts. Take fewer parts."
+            )
+        chosen = np.isin(self.episodes, numbers)
+        return replace(self, selection=np.flatnonzero(chosen), part=(index, count))
+
+    def seen_as(self, cameras: Mapping[str, str]) -> "Frames":
+        """The same with other names for the recorded cameras, name by name; others are left out."""
+        return replace(self, videos=replace(self.videos, cameras=dict(cameras)))
+
+    def resampled(self, fps: int) -> "Frames":
+        """Of the whole dataset the frames nearest to `fps` a second, by their timestamps.
+
+        Raises `Zk0Error` where it has fewer: frames that nobody recorded are not made up.
+        """
+        if fps > self.fps:
+            raise Zk0Error(
+                f"{self.slug} was recorded at {self.fps} frames a second: it cannot be taken at "
+                f"{fps}. Take all datasets at {self.fps} or fewer."
+            )
+        rows = _nearest(self.videos.timestamps, self.episodes, fps)
+        episodes, timestamps = self.episodes[rows], self.videos.timestamps[rows]
+        return replace(
+            self,
+            states=self.states[rows],
+            actions=self.actions[rows],
+            videos=replace(
+                self.videos,
+                timestamps=timestamps,
+                episodes=episodes,
+                fps=fps,
+                fingerprint=derived(self.videos.fingerprint, fps),
+            ),
+            episodes=episodes,
+            ends=np.searchsorted(episodes, episodes, side="right"),
+            tasks=self.tasks[rows],
+            selection=np.arange(len(rows)),
+        )
 
     @cached_property
     def statistics(self) -> dict[str, Moments]:
@@ -169,8 +247,8 @@ class Frames:
         }
 
 
-def open_frames(root: Path, slug: str) -> Frames:
-    """The LeRobotDataset in folder `root`.
+def open_frames(root: Path, slug: str, commit: str = "") -> Frames:
+    """The LeRobotDataset in folder `root`, of that commit where it is from the Hub.
 
     Raises `Zk0Error` where the dataset is empty or cannot be read.
     """
@@ -185,11 +263,19 @@ def open_frames(root: Path, slug: str) -> Frames:
         slug=slug,
         states=_matrix(table[STATE]),
         actions=_matrix(table[ACTION]),
-        videos=Videos(metadata, table["timestamp"].to_numpy(), episodes, _fingerprint(root)),
+        videos=Videos(
+            metadata,
+            table["timestamp"].to_numpy(),
+            episodes,
+            metadata.fps,
+            fingerprint(root),
+            {camera: camera for camera in metadata.video_keys},
+        ),
         episodes=episodes,
         ends=np.searchsorted(episodes, episodes, side="right"),
         tasks=names[table["task_index"].to_numpy()],
         selection=np.arange(len(episodes)),
+        commit=commit,
     )
 
 
@@ -210,12 +296,18 @@ def _matrix(column: Any) -> NDArray[np.float32]:
     return np.stack(column.to_numpy()).astype(np.float32)
 
 
-def _fingerprint(root: Path) -> str:
-    """SHA-256 over the names and contents of all files of the dataset: meta, data and videos."""
-    digest = hashlib.sha256()
-    for part in ("meta", "data", "videos"):
-        for path in sorted(path for path in (root / part).rglob("*") if path.is_file()):
-            digest.update(str(path.relative_to(root)).encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _nearest(
+    timestamps: NDArray[np.float32], episodes: NDArray[np.int64], fps: int
+) -> NDArray[np.int64]:
+    """The rows nearest to 0, 1 / fps, 2 / fps, ... seconds of each episode."""
+    found = []
+    for start, end in pairwise([*np.unique(episodes, return_index=True)[1], len(episodes)]):
+        times = timestamps[start:end].astype(np.float64)
+        wanted = np.arange(int(times[-1] * fps + 1e-3) + 1) / fps
+        halfway = (times[1:] + times[:-1]) / 2
+        found.append(start + np.unique(np.searchsorted(halfway, wanted)))
+    return np.concatenate(found)
+
+
+def _hash(*arrays: NDArray[np.float32]) -> str:
+    return hashlib.sha256(b"".join(each.tobytes() for each in arrays)).hexdigest()[:16]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STATE, ACTION = "observation.state", "action"
+CONSTANT = 1e-5  # of the mean: a deviation that float32 cannot tell from none
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,13 @@ class Moments:
     @property
     def _identity(self) -> tuple[int, bytes, bytes]:
         return self.count, self.mean.tobytes(), self.variance.tobytes()
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """What normalising divides by, per dimension: the standard deviation; 1 where the dimension
+        is constant, up to rounding, as any motion would otherwise become astronomically large."""
+        deviation = np.sqrt(self.variance)
+        return np.where(deviation > CONSTANT * np.maximum(1.0, np.abs(self.mean)), deviation, 1.0)
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Self:

@@ -49,15 +49,15 @@ def film(
 ) -> Path:
     """Write `rollout_episode_N.mp4` and its JSON to `folder`."""
     frames, rows = batches.frames, open_loop.rows
-    metadata, task = frames.videos.metadata, str(frames.tasks[rows[0]])
+    task = str(frames.tasks[rows[0]])
     images = {camera: frames.videos.decode(camera, rows) for camera in frames.videos.cameras}
     shown = [{name: pixels[at] for name, pixels in images.items()} for at in range(len(rows))]
     drawing = OpenLoopDrawing(
-        shown[0], task, open_loop.recorded, open_loop.predicted, open_loop.chunk, metadata.fps
+        shown[0], task, open_loop.recorded, open_loop.predicted, open_loop.chunk, frames.fps
     )
     video = folder / f"rollout_episode_{open_loop.episode}.mp4"
     pictures = one_ahead(lambda at: drawing.draw(shown[at], at), range(len(shown)))
-    write_video(video, pictures, metadata.fps)
+    write_video(video, pictures, frames.fps)
     error = np.abs(open_loop.predicted - open_loop.recorded).mean(0, dtype=np.float64)
     facts = VideoFacts(
         who=who,
@@ -69,9 +69,9 @@ def film(
         episode=open_loop.episode,
         success=None,
         frames=len(rows),
-        fps=metadata.fps,
-        seconds=len(rows) / metadata.fps,
-        smoothness=smoothness(open_loop.predicted, metadata.fps),
+        fps=frames.fps,
+        seconds=len(rows) / frames.fps,
+        smoothness=smoothness(open_loop.predicted, frames.fps),
         policy_loss=loss,
         action_error=dict(zip(frames.joints, error.tolist(), strict=True)),
     )

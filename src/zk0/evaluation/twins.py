@@ -29,9 +29,9 @@ def twins_of(source: Source) -> list[Twin]:
     """The scenes of a simulated dataset, also of a copy in a folder; none of any other."""
     if source.kind == "sim":
         recipe = RECIPES.get(source.name)
-        return [] if recipe is None else _scenes(recipe, source.slug)
+        return [] if recipe is None else _scenes(recipe, source.whole.slug)
     recorded = manifest.read(Path(source.name).expanduser()) if source.kind == "local" else {}
-    return _scenes(Recipe.from_json(recorded["recipe"]), source.slug) if recorded else []
+    return _scenes(Recipe.from_json(recorded["recipe"]), source.whole.slug) if recorded else []
 
 
 def all_twins(sources: Iterable[Source]) -> dict[str, Twin]:

@@ -9,7 +9,6 @@ from zk0.data.frames import Frames
 from zk0.data.statistics import Moments
 from zk0.evaluation.policy_loss import PolicyLoss, evaluate_frames, summarise
 from zk0.learning.batches import Batches
-from zk0.learning.policy import check_fit
 from zk0.learning.prefix_cache import CacheOptions
 from zk0.record.evidence import FrameLosses
 
@@ -23,10 +22,6 @@ class Unseen:
     cache: CacheOptions
     batch_size: int
     limit: int  # batches; 0 takes all frames
-
-    def __post_init__(self) -> None:
-        for frames in self.datasets.values():
-            check_fit(self.policy, frames)
 
     def normalised(self, statistics: Mapping[str, Moments]) -> dict[str, Batches]:
         """Each dataset with all its frames normalised by `statistics`."""

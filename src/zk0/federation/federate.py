@@ -17,6 +17,7 @@ from zk0.description import Party, describe_run
 from zk0.errors import Zk0Error
 from zk0.evaluation.server import ServerEvaluation
 from zk0.evaluation.unseen import Unseen
+from zk0.federation.compatibility import refuse_incompatible
 from zk0.federation.plan import schedule_settings
 from zk0.federation.resume import Kept, pack_state, unpack_state
 from zk0.federation.roster import Client, meet_clients
@@ -25,9 +26,10 @@ from zk0.federation.schedules import begin
 from zk0.federation.server_optimizer import ServerOptimizer, open_server_optimizer
 from zk0.federation.simulation import heal_actor_pool
 from zk0.federation.state import State, load_state, save_state
+from zk0.federation.wire import Introduction
 from zk0.learning.policy import get_trainable, load_trainable, set_trainable
 from zk0.learning.scaffold import zeros_like
-from zk0.node import cache_options, warm_frames, warm_policy
+from zk0.node import cache_options, refuse_issues, warm_frames, warm_policy
 from zk0.publication import publish, save_model
 from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after
@@ -44,14 +46,21 @@ def federate(
     """Run all rounds, or those that a resumed run has left; raises `Zk0Error` where the run cannot
     begin or go on."""
     policy = warm_policy(config)
-    frames = {dataset.parsed.slug: warm_frames(dataset.parsed) for dataset in datasets.server}
+    sources = [dataset.parsed for dataset in datasets.server]
+    frames = {source.slug: warm_frames(policy, source) for source in sources}
+    for data in frames.values():
+        refuse_issues(data, config.allowed_issues)
     unseen = Unseen(policy, frames, cache_options(config), config.batch_size, config.eval_batches)
-    clients = meet_clients(
-        grid, config.min_available_nodes, [data.fingerprint for data in frames.values()]
+    clients = meet_clients(grid, config.min_available_nodes)
+    refuse_incompatible(
+        {str(client): client.introduction for client in clients},
+        {f"the server's {slug}": Introduction.of(data, data) for slug, data in frames.items()},
+        config.allowed_issues,
     )
     heal_actor_pool()
     statistics = pool_statistics([client.introduction.statistics for client in clients])
-    parties, numbers = [_party(client) for client in clients], [each.number for each in clients]
+    parties = [Party.of(each.number, each.introduction, each.node_id) for each in clients]
+    numbers = [each.number for each in clients]
     description = {
         "flower_run_id": str(flower_run_id),
         **describe_run("federated", config, datasets, parties, numbers, frames, statistics),
@@ -84,13 +93,6 @@ def share_model(config: Config, folder: RunFolder, last_round: int) -> None:
     checkpoint = folder.path / "models" / config.hf_push
     if url := push_or_skip(checkpoint, config.hf_repo_id, config.hf_private):
         logger.info("on the Hub: {}", url)
-
-
-def _party(client: Client) -> Party:
-    who = client.introduction
-    return Party(
-        client.number, who.slug, who.fingerprint, who.episodes, who.statistics, client.node_id
-    )
 
 
 class Federation:

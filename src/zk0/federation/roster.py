@@ -30,14 +30,15 @@ class Client:
     def slug(self) -> str:
         return self.introduction.slug
 
+    def __str__(self) -> str:
+        return f"client {self.number} ({self.slug})"
 
-def meet_clients(grid: Grid, min_available: int, taken: Sequence[str] = ()) -> list[Client]:
+
+def meet_clients(grid: Grid, min_available: int) -> list[Client]:
     """Wait for `min_available` nodes, ask each which dataset it has, and number them.
 
     Numbers follow the simulation's partitions, then slugs: the same in every run on the same data.
-    Raises `Zk0Error` where too few can take part (in a simulation: not all), or where two clients
-    (or a client and one of the server's datasets, whose fingerprints are `taken`) have the same
-    data.
+    Raises `Zk0Error` where too few can take part (in a simulation: not all).
     """
     replies = list(
         grid.send_and_receive(
@@ -56,7 +57,6 @@ def meet_clients(grid: Grid, min_available: int, taken: Sequence[str] = ()) -> l
     if len(clients) < min_available or (reasons and simulated):
         why = f": {reasons[0]}" if reasons else "; the others did not answer."
         raise Zk0Error(f"{len(clients)} of {len(replies)} clients can take part{why}")
-    _refuse_shared_data(clients, taken)
     return clients
 
 
@@ -93,15 +93,3 @@ def _number(answers: Sequence[Message]) -> list[Client]:
     met = [(unpack_introduction(reply), reply.metadata.src_node_id) for reply in answers]
     met.sort(key=lambda pair: (pair[0].partition, pair[0].slug, pair[0].fingerprint))
     return [Client(number, node, who) for number, (who, node) in enumerate(met)]
-
-
-def _refuse_shared_data(clients: Sequence[Client], taken: Sequence[str]) -> None:
-    owners = dict.fromkeys(taken, "the server's evaluation")
-    for client in clients:
-        fingerprint = client.introduction.fingerprint
-        if fingerprint in owners:
-            raise Zk0Error(
-                f"client {client.number} ({client.slug}) and {owners[fingerprint]} have the same "
-                "data, which would make the result meaningless: give each its own dataset."
-            )
-        owners[fingerprint] = f"client {client.number} ({client.slug})"

@@ -4,15 +4,19 @@ Arrays travel with their SHA-256 in either direction, and are refused where it d
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self, cast, get_args
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from zk0.data.frames import Frames, Recording
 from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.data.units import UnitName
 from zk0.errors import Zk0Error
 from zk0.evaluation.policy_loss import PolicyLoss
 from zk0.learning.integrity import hash_arrays
@@ -23,6 +27,9 @@ from zk0.learning.training import LocalResult
 ARRAYS, CONTROL, CONFIG, METRICS = "arrays", "control", "config", "metrics"
 SHA256 = "sha256"  # of an array record: "arrays.sha256", "control.sha256"
 MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken or false claim
+MAX_TEXTS = 10**6
+NAME, COMMIT = re.compile(r"[\w. /:()-]{1,200}"), re.compile(r"[0-9a-f]{0,64}")
+EPISODE_HASH = re.compile(r"[0-9a-f]{16}")
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
 
 
@@ -30,7 +37,8 @@ NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frame
 class Introduction:
     """A client's answer to the query before round 1; it holds statistics of its data, and no data.
 
-    `partition` orders simulated clients; a deployed node has none (-1).
+    `partition` orders simulated clients; a deployed node has none (-1). `hashes` are those of all
+    episodes, also of the held-out ones; `episodes` and `statistics` are of what is trained on.
     """
 
     slug: str
@@ -38,6 +46,21 @@ class Introduction:
     fingerprint: str
     episodes: int
     statistics: Mapping[str, Moments]
+    recording: Recording
+    hashes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, frames: Frames, training: Frames, partition: int = -1) -> Self:
+        """Of the dataset in `frames`, of which `training` is trained on."""
+        return cls(
+            frames.slug,
+            partition,
+            frames.fingerprint,
+            training.episode_count,
+            training.statistics,
+            frames.recording,
+            tuple(frames.hashes),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,11 +77,18 @@ class Assignment:
 
 
 def pack_introduction(introduction: Introduction) -> RecordDict:
-    who: dict[str, str | int] = {
+    recording = introduction.recording
+    who: dict[str, str | int | list[str]] = {
         "slug": introduction.slug,
         "partition": introduction.partition,
         "fingerprint": introduction.fingerprint,
         "episodes": introduction.episodes,
+        "fps": recording.fps,
+        "cameras": list(recording.cameras),
+        "recorded-cameras": list(recording.cameras.values()),
+        "units": recording.units,
+        "commit": recording.commit,
+        "hashes": list(introduction.hashes),
     }
     return RecordDict({CONFIG: ConfigRecord({**who, **_pack_statistics(introduction.statistics)})})
 
@@ -71,7 +101,20 @@ def unpack_introduction(message: Message) -> Introduction:
         fingerprint=str(record["fingerprint"]),
         episodes=_integer(record["episodes"]),
         statistics=_unpack_statistics(record),
+        recording=_unpack_recording(record),
+        hashes=tuple(_texts(record, "hashes", EPISODE_HASH)),
     )
+
+
+def _unpack_recording(record: ConfigRecord) -> Recording:
+    names, recorded = (_texts(record, key, NAME) for key in ("cameras", "recorded-cameras"))
+    if len(names) != len(recorded):
+        raise Zk0Error("cameras in a message are not valid: names and recorded ones differ.")
+    (commit,) = _texts({"commit": [record["commit"]]}, "commit", COMMIT)
+    cameras = dict(zip(names, recorded, strict=True))
+    if (units := record["units"]) not in get_args(UnitName):
+        raise Zk0Error(f"units in a message are not valid: {str(units)[:60]!r}.")
+    return Recording(_integer(record["fps"]), cameras, cast(UnitName, units), commit)
 
 
 def pack_assignment(assignment: Assignment) -> ConfigRecord:
@@ -206,6 +249,16 @@ def _unpack_moments(record: ConfigRecord, feature: str) -> Moments:
     if not sound or not np.isfinite([mean, variance]).all() or (variance < 0).any():
         raise Zk0Error(f"statistics of {feature} are not valid: wrong shape, count or value.")
     return Moments(count, mean, variance)
+
+
+def _texts(record: Mapping[str, object], key: str, form: re.Pattern[str]) -> list[str]:
+    found = record[key]
+    if not isinstance(found, list) or len(found) > MAX_TEXTS:
+        raise Zk0Error(f"{key} in a message is no list of at most {MAX_TEXTS} texts.")
+    for text in found:
+        if not isinstance(text, str) or not form.fullmatch(text):
+            raise Zk0Error(f"{key} in a message is not valid: {str(text)[:60]!r}.")
+    return found
 
 
 def _integer(value: object) -> int:

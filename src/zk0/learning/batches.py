@@ -45,7 +45,7 @@ class Batches:
         action = statistics[ACTION]
         # (action dim,): normalised actions times the scale plus the mean are in the data's units.
         self.action_mean = upload(action.mean.astype(np.float32), self.device)
-        self.action_scale = upload(np.sqrt(action.variance).astype(np.float32), self.device)
+        self.action_scale = upload(action.scale.astype(np.float32), self.device)
         self._ahead = torch.arange(policy.config.chunk_size, device=self.device)
         words = {key: processed[key] for key in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK)}
         self._prefixes = open_prefixes(policy, frames, words, cache)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
@@ -67,6 +67,14 @@ def _embedded(seed: int) -> SmolVLAPolicy:
     return policy
 
 
+def _refuse_other_normalisation(config: SmolVLAConfig) -> None:
+    """Of what clients tell of their data, means and variances, no other can be computed."""
+    for kind in ("STATE", "ACTION"):
+        mode = config.normalization_mapping[kind]
+        if mode is not NormalizationMode.MEAN_STD:
+            raise ValueError(f"it normalises {kind} by {mode.value}, and zk0 by mean and deviation")
+
+
 def _pretrained(model_name: str) -> SmolVLAPolicy:
     if model_name.startswith((".", "/", "~")) and not Path(model_name).expanduser().is_dir():
         raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
@@ -85,6 +93,7 @@ def _open(source: Path) -> SmolVLAPolicy:
     config = PreTrainedConfig.from_pretrained(source)
     if not isinstance(config, SmolVLAConfig):
         raise ValueError(f"it holds a policy of type {config.type}, not smolvla")
+    _refuse_other_normalisation(config)
     config.vlm_model_name = _find_backbone(source, config.vlm_model_name)
     return SmolVLAPolicy.from_pretrained(source, config=config, strict=True)
 
@@ -193,7 +202,7 @@ def make_processors(
     stats = {
         feature: {
             "mean": torch.from_numpy(moments.mean).float(),
-            "std": torch.from_numpy(moments.variance).sqrt().float(),
+            "std": torch.from_numpy(moments.scale).float(),
         }
         for feature, moments in statistics.items()
     }
@@ -202,14 +211,8 @@ def make_processors(
 
 
 def check_fit(policy: SmolVLAPolicy, frames: Frames) -> None:
-    """Raise `Zk0Error` where a dataset's cameras or dimensions are not what the policy takes."""
+    """Raise `Zk0Error` where a dataset's dimensions are not what the policy takes."""
     config = policy.config
-    has, takes = sorted(frames.videos.cameras), sorted(config.image_features)
-    if has != takes:
-        raise Zk0Error(
-            f"{frames.slug} has cameras {', '.join(has)}; the policy takes {', '.join(takes)}. "
-            "Rename the dataset's or choose another model-name."
-        )
     for feature, values, wanted in (
         (STATE, frames.states, config.robot_state_feature),
         (ACTION, frames.actions, config.action_feature),

@@ -156,14 +156,14 @@ class Encoder:
 
     def key(self, tier: Tier, dtype: CacheDtype) -> str:
         """A hash of everything that the records depend on."""
-        config = self.policy.config
+        config, cameras = self.policy.config, self.frames.videos.cameras
         words = {name: column.cpu() for name, column in self.instructions.items()}
         content: dict[str, Any] = {
             "format": FORMAT,
             "tier": tier,
             "dtype": dtype,
-            "dataset": self.frames.fingerprint,
-            "cameras": list(config.image_features),
+            "dataset": self.frames.videos.fingerprint,
+            "cameras": {slot: cameras.get(slot) for slot in config.image_features},
             "empty cameras": config.empty_cameras,
             "size": config.resize_imgs_with_padding,
             "markers": config.add_image_special_tokens,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from zk0.errors import Zk0Error, cannot_write
-from zk0.record.files import write_whole
+from zk0.files import write_whole
 
 FRAMES, ROLLOUTS = "policy_loss.safetensors", "rollouts.json"
 SERVER = "server"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from zk0.errors import Zk0Error, cannot_write
-from zk0.record.files import write_whole
+from zk0.files import write_whole
 
 PROJECT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")

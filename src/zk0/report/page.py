@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from zk0.errors import cannot_write
-from zk0.record.files import write_whole
+from zk0.files import write_whole
 from zk0.report import charts, facts
 from zk0.report.against import compare_with
 from zk0.report.films import find_films, in_rounds

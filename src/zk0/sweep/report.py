@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from zk0.record.files import write_whole
+from zk0.files import write_whole
 from zk0.sweep.file import Scalar, Sweep, write_value
 from zk0.sweep.study import State, Trial
 

@@ -1,0 +1,43 @@
+"""Named federations are what a run can be configured with."""
+
+from importlib.resources import files
+
+import pytest
+
+from zk0.config import parse_datasets
+from zk0.data.presets import names, preset
+from zk0.errors import Zk0Error
+
+
+@pytest.mark.parametrize(
+    ("name", "clients", "server"), [("so100-community", 12, 1), ("lerobot-so100", 3, 1)]
+)
+def test_each_is_a_federation_of_hub_datasets(name: str, clients: int, server: int) -> None:
+    datasets = parse_datasets(preset(name))
+    assert (len(datasets.clients), len(datasets.server)) == (clients, server)
+    for dataset in (*datasets.clients, *datasets.server):
+        assert dataset.parsed.kind == "hf"
+        assert dataset.description
+
+
+def test_datasets_of_the_same_last_name_stay_apart() -> None:
+    sources = [entry["source"] for entry in preset("so100-community")["clients"]]
+    assert [source for source in sources if source.endswith("/record-test")] == [
+        "hf:shaunkirby/record-test",
+        "hf:giovipeg/record-test",
+    ]
+
+
+def test_all_are_named() -> None:
+    assert names() == ["so100-community", "lerobot-so100"]
+
+
+def test_a_misspelt_name_is_told_the_right_one() -> None:
+    with pytest.raises(Zk0Error, match='Did you mean "so100-community"'):
+        preset("so100-comunity")
+    with pytest.raises(Zk0Error, match="There are so100-community, lerobot-so100"):
+        preset("x")
+
+
+def test_they_come_with_the_package() -> None:
+    assert files("zk0.data").joinpath("presets.toml").is_file()
