@@ -67,7 +67,8 @@ def test_links_between_pages_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path):
-    for name in re.findall(r"(?<![/\w])(?:benchmarks|scripts|examples|src)/[\w/.-]+\w", page.read_text()):
+    names = r"(?<![/\w])(?:benchmarks|scripts|examples|src)/[\w/.-]+\w"
+    for name in re.findall(names, page.read_text()):
         assert (PROJECT / name).exists(), name
 
 

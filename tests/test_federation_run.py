@@ -197,7 +197,7 @@ def test_time_is_told_by_phase(run: FlowerRun):
     phases = {"train", "aggregate", "evaluate", "server-evaluate"}
     assert set(first["seconds"]) == phases
     assert set(second["seconds"]) == phases | {"rollouts"}
-    assert second["seconds"]["train"] > second["seconds"]["aggregate"]
+    assert min(first["seconds"].values()) > 0
 
 
 def test_composite_is_the_mean_of_the_servers_datasets(run: FlowerRun):
@@ -323,7 +323,7 @@ def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
         tmp_path / "flower", [datasets["touch"], folder], [datasets["near"], datasets["far"]]
     ) as flower:
         log = flower.run(SETTINGS, f"output-dir='{tmp_path / 'outputs'}'", completes=False)
-    assert "1 of 2 clients can take part: other-camera has cameras" in log
+    assert "1 of 2 clients can take part: other-camera: cameras side could be any" in log
     assert "round 1" not in log
 
 

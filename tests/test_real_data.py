@@ -66,7 +66,7 @@ def test_what_does_not_fit_the_others_is_refused(arms, tmp_path: Path, odd: dict
 
 
 def test_bad_data_are_refused_unless_their_owner_allows_them(arms, tmp_path: Path):
-    bad = planted("wrong_statistics", arms["ada"], tmp_path / "bad")
+    bad = planted("radians_mixed", arms["ada"], tmp_path / "bad")
     datasets = federation({**arms, "bad": bad}, {"source": "bad"})
     with pytest.raises(Zk0Error, match=r"^bad: .* allow-dataset-issues='(.*)'") as refusal:
         run(datasets, tmp_path / "refused")

@@ -84,7 +84,7 @@ def test_policy_that_predicts_nothing_has_a_loss_known_in_closed_form(
     kept = ~batch["action_is_pad"][:, :, None]
     expected = (off.square() * kept).sum(1) / kept.sum(1)
     np.testing.assert_allclose(found.losses, expected.numpy(), rtol=1e-4)
-    degrees = np.sqrt(touch.statistics["action"].variance)
+    degrees = touch.statistics["action"].scale
     errors = (off.abs() * kept).sum(1) / kept.sum(1) * degrees
     np.testing.assert_allclose(found.errors, errors.numpy(), rtol=1e-4)
 

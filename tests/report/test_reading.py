@@ -31,7 +31,8 @@ def test_what_a_resumed_run_did_over_again_counts_once(make):
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     resume = '{"time": "2026-01-01T00:00:00+00:00", "event": "resume", "round": 3}\n'
     again = [line for line in lines if '"round": 4' in line and '"client": 0' in line]
-    (run / "metrics.jsonl").write_text("".join([*lines, resume, *again]))
+    failure = '{"time": "2026-01-01T00:00:00+00:00", "event": "run-error", "reason": "full"}\n'
+    (run / "metrics.jsonl").write_text("".join([*lines, failure, resume, *again]))
     record = read_record(run)
     assert [each.client for each in record.trained if each.round == 4] == [0]
     assert [each.client for each in record.trained if each.round == 3] == [0, 1, 2]
@@ -51,7 +52,7 @@ def test_run_that_has_only_begun(make):
         ("config.json", "{", "config.json cannot be read: Expecting"),
         ("config.json", "{}", "config.json cannot be read: kind: Field required"),
         ("server/federated_metrics.json", '{"rounds": [{}]}', "0.round: Field required"),
-        ("metrics.jsonl", "{}\n", "metrics.jsonl cannot be read: 'round'"),
+        ("metrics.jsonl", "{}\n", "metrics.jsonl cannot be read: 'event'"),
         ("metrics.jsonl", "[\n{}\n", "metrics.jsonl cannot be read: Expecting"),
     ],
 )

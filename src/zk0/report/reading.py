@@ -213,7 +213,7 @@ def _without_undone(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]
     until = float("inf")
     kept = []
     for event in reversed(events):
-        if event["round"] <= until:
+        if event.get("round", float("inf")) <= until:  # a run's failure is of no round
             kept.append(event)
         if event["event"] == "resume":
             until = min(until, event["round"])

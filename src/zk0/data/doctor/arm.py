@@ -133,8 +133,7 @@ def check_constant(recording: Recording) -> Iterator[Finding]:
             yield recording.finding(
                 "constant-joint",
                 "note" if set(still) == {"gripper"} else "warning",
-                f"{feature}: {at} never changes; normalised by its own standard deviation of 0, "
-                "any other value becomes enormous.",
-                "Check the joint's cable and calibration; train it only with statistics pooled "
-                "over datasets in which the joint moves.",
+                f"{feature}: {at} never changes; where lerobot-train divides by its standard "
+                "deviation of 0, any other value becomes enormous (zk0 divides by 1).",
+                "Check the joint's cable and calibration.",
             )
