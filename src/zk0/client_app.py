@@ -24,11 +24,11 @@ from zk0.federation.wire import (
 )
 from zk0.node import Node
 from zk0.record import evidence
-from zk0.record.log import keeping_lines, start_terminal
+from zk0.record.log import ensure_terminal, keeping_lines
 from zk0.record.run_folder import RunFolder, outputs_root
 
 app = ClientApp()
-start_terminal()
+ensure_terminal()
 
 
 @app.query()

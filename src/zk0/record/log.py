@@ -3,13 +3,16 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from zk0.config import Level, Logging
+
+LOGURUS_OWN = 0  # the sink that loguru begins with
+_terminal = LOGURUS_OWN  # ours, once there is one
 
 TERMINAL = "<green>{time:HH:mm:ss}</green> <level>{level: <7}</level> {message}"
 FILE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[source]}: {message}"
@@ -52,11 +55,20 @@ def _redirected(library: str) -> Iterator[None]:
             terminal.setLevel(level)
 
 
+def ensure_terminal() -> None:
+    """`start_terminal`, unless this process has done so: in a simulation, Flower may load the
+    clients' app in the server's process, when its run has long begun."""
+    if _terminal == LOGURUS_OWN:
+        start_terminal()
+
+
 def start_terminal(level: Level = "INFO") -> None:
-    """zk0's own lines to stderr, from `level` on, and nothing else any more."""
-    logger.remove()
+    """zk0's own lines to stderr, from `level` on; other sinks stay as they are."""
+    global _terminal
+    with suppress(ValueError):  # another library has removed it
+        logger.remove(_terminal)
     logger.configure(extra={"source": "zk0"})
-    logger.add(
+    _terminal = logger.add(
         sys.stderr,
         format=TERMINAL,
         level=level,
