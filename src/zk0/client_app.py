@@ -3,13 +3,14 @@
 import faulthandler
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from loguru import logger
 
-from zk0.config import Datasets, app_folder, load, load_logging, parse_config
+from zk0.config import Datasets, app_folder, load, load_logging
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
@@ -27,6 +28,8 @@ from zk0.record import evidence
 from zk0.record.log import ensure_terminal, keeping_lines
 from zk0.record.run_folder import RunFolder, outputs_root
 
+DATASET = "dataset"  # what a node keeps of its own between messages
+
 app = ClientApp()
 ensure_terminal()
 
@@ -36,6 +39,8 @@ def introduce(message: Message, context: Context) -> Message:
     """Say which dataset this node has, and its statistics, if it is one to train on."""
     node = _open_node(context)
     node.examine()
+    if node.frames.commit:
+        context.state[DATASET] = ConfigRecord({"commit": node.frames.commit})
     partition = int(context.node_config.get("partition-id", -1))
     introduction = Introduction.of(node.frames, node.training_frames, partition)
     return Message(pack_introduction(introduction), reply_to=message)
@@ -104,16 +109,22 @@ def _own_record(context: Context) -> Path:
 
 
 def _open_node(context: Context) -> Node:
-    return Node(parse_config(context.run_config), _find_source(context))
+    config, datasets = load(app_folder(), context.run_config)
+    return Node(config, _pinned(_find_source(context, datasets), context.state))
 
 
-def _find_source(context: Context) -> Source:
+def _pinned(source: Source, state: RecordDict) -> Source:
+    """At the commit that this node introduced: the Hub may have a newer one by now."""
+    kept = state.config_records.get(DATASET)
+    return source if kept is None else replace(source, revision=str(kept["commit"]))
+
+
+def _find_source(context: Context, datasets: Datasets) -> Source:
     """This node's dataset: its own `dataset-uri` in a deployment, else its partition's."""
     own = context.node_config
     if "dataset-uri" in own:
         cameras = _pairs(str(own.get("dataset-cameras", "")))
         return Source.parse(str(own["dataset-uri"])).read_as("", cameras, _fps(own))
-    _, datasets = load(app_folder(), context.run_config)
     return _partition(context, datasets)
 
 

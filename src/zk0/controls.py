@@ -79,10 +79,8 @@ class Control:
 
     def run(self, folder: RunFolder, start: Arrays) -> None:
         """Train from `start` and evaluate as often as the federated run does, into `folder`."""
-        for node in self.nodes:
-            node.examine()
-        for data in self.unseen.datasets.values():
-            refuse_issues(data, self.config.allowed_issues)
+        for dataset in (*self.datasets.clients, *self.datasets.server):
+            refuse_issues(dataset.parsed, self.config.allowed_issues)
         refuse_incompatible(
             {f"client {n} ({who.slug})": who for n, who in enumerate(self.introductions)},
             {

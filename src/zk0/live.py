@@ -4,7 +4,6 @@ import re
 import subprocess
 import time
 from collections import deque
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -13,17 +12,18 @@ from rich.live import Live
 
 from zk0.errors import Zk0Error
 from zk0.flower import Run
+from zk0.record.run_folder import RunFolder
 from zk0.watching.follow import POLL_S, Watched
 from zk0.watching.screen import TICK_S, picture
 
-FOLDER = re.compile(r"^\d\d:\d\d:\d\d INFO +outputs: (.+)$")
 # A line of zk0's log, also with the worker's name that Ray puts before it.
 SERIOUS = re.compile(r"^(\S*\(.*?\)\S* )?\d\d:\d\d:\d\d (WARNING|ERROR|CRITICAL) ")
+LOOK_S = 1.0  # between looks for the run's folder
 KEPT = 40  # lines that are shown after all where the run does not come to its end
 
 
 class LiveRun(Run):
-    """Once there is a run folder, only warnings of the log pass above the live view; the folder's
+    """Once the clients were met, only warnings of the log pass above the live view; the folder's
     simulation.log has all of it."""
 
     def __init__(
@@ -35,7 +35,12 @@ class LiveRun(Run):
         self._kept: deque[str] = deque(maxlen=KEPT)
         self._watched: Watched | None = None
         self._live: Live | None = None
-        self._drawn = 0.0
+        self._drawn = self._looked = 0.0
+        self._output_dir = ""
+
+    def follow(self, overrides: list[str], output_dir: str) -> int:
+        self._output_dir = output_dir
+        return super().follow(overrides, output_dir)
 
     def start(self, overrides: list[str]) -> "subprocess.Popen[str]":
         stream = super().start(overrides)
@@ -51,6 +56,7 @@ class LiveRun(Run):
     def show(self, stream: "subprocess.Popen[str]") -> None:
         try:
             while self._hear_all():
+                self._look_for_folder()
                 self._draw()
                 time.sleep(POLL_S)
         finally:
@@ -70,15 +76,18 @@ class LiveRun(Run):
     def say(self, line: str) -> None:
         if self._live is None:
             super().say(line)
-            self._look_for_folder(line)
         elif SERIOUS.search(line):
             self._live.console.out(line, end="", highlight=False)
         else:
             self._kept.append(line)
 
-    def _look_for_folder(self, line: str) -> None:
-        if self._watched is None and (found := FOLDER.search(line)):
-            self._watched = Watched(Path(found[1]))
+    def _look_for_folder(self) -> None:
+        """There is one once the clients were met."""
+        if self._watched or self.run_id is None or time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        if folder := RunFolder.find(self._output_dir, int(self.run_id)):
+            self._watched = Watched(folder.path)
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
 

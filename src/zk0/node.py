@@ -14,7 +14,7 @@ from zk0.config import Config
 from zk0.data.cameras import assign
 from zk0.data.doctor.examine import examine
 from zk0.data.frames import Frames, open_frames
-from zk0.data.sources import Source, locate
+from zk0.data.sources import Located, Source, locate
 from zk0.data.statistics import Moments
 from zk0.errors import Zk0Error
 from zk0.evaluation.open_loop import film, predict_episode
@@ -44,10 +44,16 @@ def _build(model_name: str, seed: int, device: str, precision: Precision) -> Smo
 
 
 @lru_cache(maxsize=16)
+def warm_folder(source: Source) -> Located:
+    """Where a dataset is; asked of the Hub once, so that one process sees one commit of it."""
+    return locate(source)
+
+
+@lru_cache(maxsize=16)
 def warm_frames(policy: SmolVLAPolicy, source: Source) -> Frames:
     """A dataset's frames as the policy takes them; memory-mapped, so that keeping many of them open
     costs little. Raises `Zk0Error` where they are none that the policy can take."""
-    found = locate(source)
+    found = warm_folder(source.whole)
     frames = open_frames(found.folder, source.slug, found.commit)
     recorded, slots = list(frames.videos.cameras), list(policy.config.image_features)
     try:
@@ -79,17 +85,17 @@ def warm_batches(
     return Batches(policy, frames, dict(statistics), cache)
 
 
-def refuse_issues(frames: Frames, allowed: Collection[str]) -> None:
+def refuse_issues(source: Source, allowed: Collection[str]) -> None:
     """Raise `Zk0Error` where the dataset has errors other than those `allowed`, by their codes;
-    what a person should look at is logged."""
-    for finding in examine(frames.videos.metadata.root, frames.slug, "cheap"):
+    what a person should look at is logged. To be called before anything trusts its files."""
+    for finding in examine(warm_folder(source.whole).folder, source.slug, "cheap"):
         if finding.severity == "error" and finding.code not in allowed:
             raise Zk0Error(
-                f"{frames.slug}: {finding.message} {finding.fix} To train in spite of it: "
+                f"{source.slug}: {finding.message} {finding.fix} To train in spite of it: "
                 f"allow-dataset-issues='{finding.code}'."
             )
         if finding.severity != "note":
-            logger.warning("{}: {} ({})", frames.slug, finding.message, finding.code)
+            logger.warning("{}: {} ({})", source.slug, finding.message, finding.code)
 
 
 def cache_options(config: Config) -> CacheOptions:
@@ -109,7 +115,7 @@ class Node:
 
     def examine(self) -> None:
         """The quickest checks of the data; raises `Zk0Error` where training would be wrong."""
-        refuse_issues(self.frames, self.config.allowed_issues)
+        refuse_issues(self.source, self.config.allowed_issues)
 
     @cached_property
     def frames(self) -> Frames:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import close_session
-from loguru import logger
 
 from tests.data.hub_server import Hub, Repository, content_of, serving, stop, use
 from tests.so100.make import Spec, make
@@ -46,15 +45,6 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving() as server:
         use(server, cache, monkeypatch)
         yield server
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged."""
-    lines: list[str] = []
-    sink = logger.add(lambda line: lines.append(str(line)), format="{level} {message}")
-    yield lines
-    logger.remove(sink)
 
 
 def refuse(name: str = NAME, revision: str = "") -> str:

@@ -22,11 +22,6 @@ def introduction(
     return Introduction(name, 0, name, 3, statistics, Recording(fps, {}, units), hashes)
 
 
-def test_own_data_at_one_rate_may_be_together():
-    first, second = introduction("a", ("1", "2")), introduction("b", ("3",))
-    refuse_incompatible({"client 0": first, "client 1": second}, {"near": introduction("c")})
-
-
 def test_the_same_dataset_twice_is_refused():
     twice = introduction("a")
     with pytest.raises(Zk0Error, match="client 1 and client 0 have the same data"):
@@ -40,6 +35,7 @@ def test_an_episode_of_the_servers_in_a_clients_data_is_refused_unless_allowed()
     with pytest.raises(Zk0Error, match="client 0 and near have 2 episodes in common"):
         refuse_incompatible({"client 0": client}, {"near": own})
     refuse_incompatible({"client 0": client}, {"near": own}, {"shared-episodes"})
+    refuse_incompatible({"client 0": client}, {"near": introduction("b", ("4",))})
 
 
 def test_another_frame_rate_is_refused_with_what_to_do():

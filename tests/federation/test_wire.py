@@ -41,7 +41,7 @@ def test_assignment_arrives_as_it_was_sent():
 
 
 def test_introduction_arrives_as_it_was_sent():
-    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ("0123456789abcdef",))
+    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ("0123456789abcdef" * 4,))
     got = unpack_introduction(message(pack_introduction(sent)))
     assert (got.slug, got.partition, got.fingerprint, got.episodes) == ("touch", 2, "abc", 27)
     assert got.statistics[STATE].count == 7
@@ -56,7 +56,7 @@ def test_introduction_arrives_as_it_was_sent():
         ("cameras", ["front", "\x1b[2J"]),
         ("recorded-cameras", ["a" * 201, "b"]),
         ("hashes", ["0123"]),
-        ("hashes", "0123456789abcdef"),
+        ("hashes", "0123456789abcdef" * 4),
         ("commit", "main"),
         ("units", "inches"),
     ],

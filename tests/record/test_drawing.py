@@ -5,7 +5,6 @@ import av
 import numpy as np
 import pytest
 
-from zk0.record import drawing
 from zk0.record.drawing import OpenLoopDrawing, draw_rollout
 from zk0.record.videos import write_video
 
@@ -48,14 +47,6 @@ def stopwatch() -> Callable[[Callable], float]:
         return min(seconds)
 
     return measure
-
-
-def test_joints_are_those_of_the_simulator():
-    from zk0.sim.opengl import configure
-
-    configure()  # before MuJoCo is imported
-    world = pytest.importorskip("zk0.sim.world")
-    assert drawing.JOINTS == world.JOINTS
 
 
 def test_cameras_stand_side_by_side_and_sizes_are_even():

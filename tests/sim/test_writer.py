@@ -9,9 +9,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from PIL import Image
 
 from zk0.data.contact_sheet import contact_sheet
+from zk0.data.joints import JOINTS
 from zk0.sim import manifest
 from zk0.sim.recipes import Recipe
-from zk0.sim.world import JOINTS
 from zk0.sim.writer import write
 
 

@@ -62,18 +62,14 @@ def _sources(names: list[str]) -> "list[Source]":
 
 
 def _fetch(source: "Source") -> Fetched:
-    from zk0.data import formats, hub, sources
+    from zk0.data import formats
+    from zk0.data.sources import obtain
 
-    commit = ""
-    if source.kind == "hf":
-        snapshot = hub.download(source.name, source.revision)
-        folder, commit = snapshot.folder, snapshot.commit
-    else:
-        folder = sources.fetch(source)
-    info = formats.read_info(folder, str(source))
+    found = obtain(source)
+    folder, info = found.folder, formats.read_info(found.folder, str(source))
     converted = formats.ready(folder, str(source)) != folder
     return Fetched(
-        commit=commit,
+        commit=found.commit,
         version=info.version,
         episodes=info.episodes,
         frames=info.frames,

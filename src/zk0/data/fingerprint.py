@@ -5,7 +5,9 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from zk0.files import write_whole
 from zk0.paths import home
@@ -32,6 +34,15 @@ def fingerprint(root: Path) -> str:
         with FileLock(kept.parent / ".lock"):
             write_whole(kept, known)
     return known
+
+
+def hash_episode(states: NDArray[np.float32], actions: NDArray[np.float32]) -> str:
+    """SHA-256 over an episode's states and actions, each (frames, dim): the same for the same
+    episode, whatever its number and dataset."""
+    digest = hashlib.sha256(str(states.shape).encode())
+    for values in (states, actions):
+        digest.update(values.astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def derived(fingerprint: str, what: object) -> str:

@@ -1,13 +1,12 @@
 """A LeRobotDataset as arrays, its videos decoded in order and at most once.
 
-Parts of it, fewer frames a second and other names for its cameras are views: nothing is copied.
+Parts of it, fewer frames a second and other names for its cameras are views: no image is copied.
 
 Decoding is the slowest part of reading a LeRobotDataset frame by frame. What is derived from the
 images, or else the images, is kept in memory-mapped files under `ZK0_HOME`, which all clients,
 rounds and runs on the machine share.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,7 +22,7 @@ from lerobot.datasets.video_utils import decode_video_frames
 from loguru import logger
 from numpy.typing import NDArray
 
-from zk0.data.fingerprint import derived, fingerprint
+from zk0.data.fingerprint import derived, fingerprint, hash_episode
 from zk0.data.joints import JOINTS, canonical, listed
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.data.units import UnitName, ranges, recognise
@@ -160,12 +159,11 @@ class Frames:
 
     @cached_property
     def hashes(self) -> list[str]:
-        """Of each episode in this view, its states and actions as 16 hexadecimal digits: the same
-        for the same episode, whatever its number and dataset."""
+        """`hash_episode` of each episode in this view."""
         rows = self.selection
         borders = [*np.unique(self.episodes[rows], return_index=True)[1], len(rows)]
         parts = (rows[start:end] for start, end in pairwise(borders))
-        return [_hash(self.states[part], self.actions[part]) for part in parts]
+        return [hash_episode(self.states[part], self.actions[part]) for part in parts]
 
     @property
     def joints(self) -> list[str]:
@@ -307,7 +305,3 @@ def _nearest(
         halfway = (times[1:] + times[:-1]) / 2
         found.append(start + np.unique(np.searchsorted(halfway, wanted)))
     return np.concatenate(found)
-
-
-def _hash(*arrays: NDArray[np.float32]) -> str:
-    return hashlib.sha256(b"".join(each.tobytes() for each in arrays)).hexdigest()[:16]

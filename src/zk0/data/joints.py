@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from zk0.errors import Zk0Error
-
 JOINTS = (
     "shoulder_pan",
     "shoulder_lift",
@@ -49,16 +47,6 @@ def other_robot(
     if kind not in _UNSAID and not _is_ours(kind):
         return f'robot_type "{robot_type}" is neither an SO-100 nor an SO-101'
     return None
-
-
-def refuse_other_robot(
-    slug: str, names: Sequence[str] | None, dimension: int, robot_type: str | None = None
-) -> None:
-    """Raise `Zk0Error` where `other_robot` has a reason to."""
-    if reason := other_robot(names, dimension, robot_type):
-        raise Zk0Error(
-            f"{slug}: {reason}. zk0 trains one SO-100 or SO-101 arm: choose another dataset."
-        )
 
 
 def _two_arms(bare: Sequence[str]) -> bool:

@@ -129,21 +129,27 @@ def check(source: Source) -> None:
         readable_format(_local_folder(source), source.slug)
 
 
-def locate(source: Source) -> Located:
-    """The dataset in a format that can be read: simulated ones are made, Hub ones downloaded, older
-    formats converted, where need be. Raises `Zk0Error` where that fails."""
+def obtain(source: Source) -> Located:
+    """The dataset as it comes: simulated ones are made, Hub ones downloaded, where need be. Raises
+    `Zk0Error` where that fails."""
     if source.kind == "sim":
         from zk0.sim.demonstrations import prepare
 
         return Located(prepare([source.name])[source.name])
-    from zk0.data.formats import ready
-
     if source.kind == "local":
-        return Located(ready(_local_folder(source), source.slug))
+        return Located(_local_folder(source))
     from zk0.data.hub import download
 
     snapshot = download(source.name, source.revision)
-    return Located(ready(snapshot.folder, source.slug), snapshot.commit)
+    return Located(snapshot.folder, snapshot.commit)
+
+
+def locate(source: Source) -> Located:
+    """`obtain`, with older formats converted where need be."""
+    from zk0.data.formats import ready
+
+    found = obtain(source)
+    return replace(found, folder=ready(found.folder, source.slug))
 
 
 def fetch(source: Source) -> Path:

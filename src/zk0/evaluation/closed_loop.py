@@ -12,10 +12,10 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from zk0.ahead import one_ahead
+from zk0.data.joints import JOINTS
 from zk0.data.statistics import Statistics
 from zk0.errors import Zk0Error
 from zk0.evaluation.twins import Twin
-from zk0.learning.policy import JOINTS
 from zk0.record.drawing import draw_rollout
 from zk0.record.evidence import Rollout
 from zk0.record.videos import VideoFacts, save_facts, write_video
@@ -66,7 +66,7 @@ def check_twin(policy: SmolVLAPolicy) -> None:
             "there is no twin to try it out in."
         )
     joints = {tuple(config.robot_state_feature.shape), tuple(config.action_feature.shape)}
-    if joints != {(JOINTS,)}:
+    if joints != {(len(JOINTS),)}:
         raise Zk0Error("the policy is for a robot of other joints than an SO-101: it has no twin.")
 
 

@@ -47,9 +47,9 @@ def federate(
     begin or go on."""
     policy = warm_policy(config)
     sources = [dataset.parsed for dataset in datasets.server]
+    for source in sources:
+        refuse_issues(source, config.allowed_issues)
     frames = {source.slug: warm_frames(policy, source) for source in sources}
-    for data in frames.values():
-        refuse_issues(data, config.allowed_issues)
     unseen = Unseen(policy, frames, cache_options(config), config.batch_size, config.eval_batches)
     clients = meet_clients(grid, config.min_available_nodes)
     refuse_incompatible(

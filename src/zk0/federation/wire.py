@@ -29,7 +29,7 @@ SHA256 = "sha256"  # of an array record: "arrays.sha256", "control.sha256"
 MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken or false claim
 MAX_TEXTS = 10**6
 NAME, COMMIT = re.compile(r"[\w. /:()-]{1,200}"), re.compile(r"[0-9a-f]{0,64}")
-EPISODE_HASH = re.compile(r"[0-9a-f]{16}")
+EPISODE_HASH = re.compile(r"[0-9a-f]{64}")
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 
 from zk0.data.frames import Frames
+from zk0.data.joints import JOINTS
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
@@ -23,7 +24,6 @@ from zk0.learning.device import Precision, device_of, set_precision
 
 EMBEDDED = "embedded"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
-JOINTS = 6  # of an SO-100/SO-101, gripper included
 BACKBONE = re.compile(r"backbone-[0-9a-f]{8}")  # the folder of a backbone inside a checkpoint
 
 Arrays = Mapping[str, torch.Tensor]
@@ -47,10 +47,10 @@ def _embedded(seed: int) -> SmolVLAPolicy:
     camera = PolicyFeature(FeatureType.VISUAL, (3, IMAGE_SIZE, IMAGE_SIZE))
     config = SmolVLAConfig(
         input_features={
-            STATE: PolicyFeature(FeatureType.STATE, (JOINTS,)),
+            STATE: PolicyFeature(FeatureType.STATE, (len(JOINTS),)),
             **dict.fromkeys(EMBEDDED_CAMERAS, camera),
         },
-        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (len(JOINTS),))},
         vlm_model_name=str(backbone),
         load_vlm_weights=False,
         chunk_size=16,

@@ -18,12 +18,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from zk0.data.joints import JOINTS
+
 Images = Mapping[str, NDArray[np.uint8]]  # (height, width, 3) RGB by camera
 _Limits = tuple[tuple[float, float], ...]
 _Key = tuple[str, str, Callable[[ImageDraw.ImageDraw, float, float, str], None]]
-
-# As in zk0.sim.world, which cannot be imported without a simulator.
-JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 
 _HEIGHT = 384  # pixels of a camera's image
 _GAP, _MARGIN = 8, 16

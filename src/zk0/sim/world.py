@@ -14,15 +14,6 @@ from zk0.sim.recipes import Scene
 from zk0.sim.rendering import Images, Renderer, RendererName, renderer
 from zk0.sim.tasks import environment, object_pose
 
-JOINTS = (
-    "shoulder_pan",
-    "shoulder_lift",
-    "elbow_flex",
-    "wrist_flex",
-    "wrist_roll",
-    "gripper",
-)
-
 
 @dataclass(frozen=True)
 class Observation:

@@ -7,12 +7,13 @@ from typing import Any
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from zk0.data.joints import JOINTS
 from zk0.sim import manifest
 from zk0.sim.episodes import Episode, demonstrations
 from zk0.sim.manifest import EpisodeRecord
 from zk0.sim.recipes import Recipe, Scene
 from zk0.sim.rendering import CAMERAS, RendererName, available
-from zk0.sim.world import JOINTS, World
+from zk0.sim.world import World
 
 _QUEUE = 10_000  # frames; lerobot drops frames when its encoder's queue is full, so it never is
 

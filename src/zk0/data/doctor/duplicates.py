@@ -1,33 +1,20 @@
 """The same episode twice, within a dataset or in two."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 from zk0.data.doctor.findings import Finding, in_episodes
-from zk0.data.doctor.reading import read
 from zk0.data.doctor.recording import Recording
-
-
-def episode_hashes(root: Path, slug: str) -> dict[int, str]:
-    """SHA-256 over each episode's float32 states and actions, whatever its number.
-
-    Raises `Zk0Error` where the dataset cannot be read.
-    """
-    return hashes(read(root, slug))
+from zk0.data.fingerprint import hash_episode
 
 
 def hashes(recording: Recording) -> dict[int, str]:
-    """`episode_hashes` of a dataset that has been read."""
+    """`hash_episode` of each episode, by its number."""
     columns = recording.columns
-    found = {}
-    for stretch in recording.stretches:
-        digest = hashlib.sha256(str(columns.states[stretch.rows].shape).encode())
-        for values in (columns.states, columns.actions):
-            digest.update(values[stretch.rows].astype("<f4").tobytes())
-        found[stretch.episode] = digest.hexdigest()
-    return found
+    return {
+        stretch.episode: hash_episode(columns.states[stretch.rows], columns.actions[stretch.rows])
+        for stretch in recording.stretches
+    }
 
 
 def check_duplicates(recording: Recording) -> Iterator[Finding]:
@@ -46,16 +33,8 @@ def check_duplicates(recording: Recording) -> Iterator[Finding]:
             )
 
 
-def compare(datasets: Mapping[str, Path]) -> list[Finding]:
-    """Episodes that two of `datasets`, by slug, share.
-
-    Raises `Zk0Error` where one of them cannot be read.
-    """
-    return list(shared({slug: read(root, slug) for slug, root in datasets.items()}.values()))
-
-
 def shared(recordings: Iterable[Recording]) -> Iterator[Finding]:
-    """`compare`, of datasets that have been read."""
+    """Episodes that two of these datasets share."""
     seen: dict[str, Recording] = {}
     for recording in recordings:
         own = hashes(recording)

@@ -15,7 +15,7 @@ from zk0.data.doctor.counts import (
     check_tasks,
 )
 from zk0.data.doctor.doubled import check_doubled
-from zk0.data.doctor.duplicates import check_duplicates, compare, episode_hashes
+from zk0.data.doctor.duplicates import check_duplicates
 from zk0.data.doctor.findings import Finding, by_severity
 from zk0.data.doctor.licence import check_licence
 from zk0.data.doctor.motion import check_finite, check_lag, check_outliers
@@ -36,8 +36,6 @@ from zk0.data.doctor.recording import Recording
 from zk0.data.doctor.statistics import check_statistics
 from zk0.data.doctor.timing import check_clips, check_timestamps
 from zk0.data.doctor.videos import Videos, check_cameras, check_tracks
-
-__all__ = ["Level", "compare", "episode_hashes", "examine", "examine_recording"]
 
 Level = Literal["cheap", "quick", "thorough"]
 
