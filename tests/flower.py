@@ -48,12 +48,16 @@ class Flower:
     environment: dict[str, str]
 
     def run(self, *run_config: str, completes: bool = True) -> str:
-        """`flwr run --stream`, which has to complete, or has to fail; the log."""
+        """`flwr run --stream`, which has to complete, or has to fail.
+
+        Returns the log and the reason that Flower gives for the run's end: the log ends with the
+        run, and on a busy machine its last lines come too late for it.
+        """
         done = self.call(*run_config)
         log = done.stdout + done.stderr
-        status = self.status(_read_run_id(log))
+        status, reason = self.status(_read_run_id(log))
         assert (status == "finished:completed") == completes, log
-        return log
+        return f"{log}\n{reason}"
 
     def call(self, *run_config: str) -> subprocess.CompletedProcess[str]:
         return self._flwr("run", str(self.app), CONNECTION, "--stream", *_as_options(run_config))
@@ -66,9 +70,9 @@ class Flower:
     def await_end(self, run_id: str) -> None:
         """Wait for a run that was started, which has to complete."""
         deadline = time.monotonic() + TIMEOUT_S
-        while not (status := self.status(run_id)).startswith("finished"):
+        while not (status := self.status(run_id))[0].startswith("finished"):
             assert time.monotonic() < deadline, status
-        assert status == "finished:completed"
+        assert status[0] == "finished:completed", status
 
     def kill_server(self) -> None:
         """`kill -9` the process that ServerApp and Ray's driver share, in all runs."""
@@ -77,9 +81,11 @@ class Flower:
                 if process.name() == "flwr-simulation":
                     process.kill()
 
-    def status(self, run_id: str) -> str:
+    def status(self, run_id: str) -> tuple[str, str]:
+        """How the run stands, and why it ended."""
         listed = self._flwr("ls", CONNECTION, "--run-id", run_id, "--format", "json")
-        return json.loads(listed.stdout)["runs"][0]["status"]
+        run = json.loads(listed.stdout)["runs"][0]
+        return run["status"], run["status-details"]
 
     def _flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
