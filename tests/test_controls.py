@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from lerobot.configs import NormalizationMode
 
 from tests.controls import QUIET, configured
+from tests.learning.test_normalisation import normalising_by
 from zk0.config import Datasets
 from zk0.controls import Control, run_control, starting_arrays
 from zk0.errors import Zk0Error
@@ -93,6 +95,27 @@ def test_local_normalization_is_the_clients_own(sources: Datasets, tmp_path: Pat
     pooled = Control("local", configured(tmp_path), sources, [1])
     assert alone.statistics["action"] == alone.parties[1].statistics["action"]
     assert pooled.statistics["action"].count == sum(each.frames for each in pooled.parties)
+
+
+def test_policy_that_normalises_by_quantiles(sources: Datasets, tmp_path: Path):
+    """From what clients tell, which is no more than it needs, to a checkpoint."""
+    import torch
+
+    from zk0.learning.policy import build_policy
+
+    embedded = build_policy("embedded", 0, torch.device("cpu"))
+    normalising_by(embedded, NormalizationMode.QUANTILES).save_pretrained(tmp_path / "policy")
+    config = configured(tmp_path / "runs", model_name=str(tmp_path / "policy"))
+    control = Control("local", config, sources, [1])
+    for statistics in (*(each.statistics for each in control.parties), control.statistics):
+        assert [set(moments.order) for moments in statistics.values()] == [{"q01", "q99"}] * 2
+    run_control("local", config, sources, QUIET, [[1]])
+    (run,) = (tmp_path / "runs").iterdir()
+    assert list(read(run, "server/policy_loss_history.json")) == ["0", "1", "2"]
+    _, kept = load_checkpoint(run / "models" / "last", torch.device("cpu"))
+    for feature, moments in control.statistics.items():
+        for name, values in moments.order.items():
+            assert kept[feature].order[name] == pytest.approx(values, rel=1e-6)
 
 
 def test_dataset_that_does_not_fit_is_refused_before_anything_is_written(

@@ -84,7 +84,7 @@ class Control:
         refuse_incompatible(
             {f"client {n} ({who.slug})": who for n, who in enumerate(self.introductions)},
             {
-                f"the server's {slug}": Introduction.of(data, data)
+                f"the server's {slug}": Introduction.of(data, data, data.statistics)
                 for slug, data in self.unseen.datasets.items()
             },
             self.config.allowed_issues,
@@ -113,7 +113,10 @@ class Control:
 
     @cached_property
     def introductions(self) -> list[Introduction]:
-        return [Introduction.of(node.frames, node.training_frames) for node in self.nodes]
+        return [
+            Introduction.of(node.frames, node.training_frames, node.statistics)
+            for node in self.nodes
+        ]
 
     @cached_property
     def statistics(self) -> Statistics:

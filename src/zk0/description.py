@@ -124,4 +124,6 @@ def _hash(statistics: Statistics) -> str:
     for feature in sorted(statistics):
         moments = statistics[feature]
         digest.update(feature.encode() + moments.mean.tobytes() + moments.variance.tobytes())
+        for name, values in sorted(moments.order.items()):
+            digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()[:16]

@@ -21,6 +21,7 @@ from zk0.evaluation.open_loop import film, predict_episode
 from zk0.evaluation.policy_loss import PolicyLoss, evaluate_frames, summarise
 from zk0.learning.batches import Batches
 from zk0.learning.device import Precision, device_of, select_device
+from zk0.learning.normalisation import needed_order
 from zk0.learning.policy import (
     Arrays,
     build_policy,
@@ -126,6 +127,11 @@ class Node:
     def training_frames(self) -> Frames:
         return self.frames.split(self.config.eval_episodes)[False]
 
+    @cached_property
+    def statistics(self) -> dict[str, Moments]:
+        """Of the training frames, as much as the policy normalises by and no more."""
+        return self.training_frames.statistics_with(needed_order(self.policy.config))
+
     def fit(
         self,
         arrays: Arrays,
@@ -180,7 +186,7 @@ class Node:
     def batches(self, federated: Mapping[str, Moments], held_out: bool) -> Batches:
         """The training or the held-out frames, normalised as the configuration says."""
         local = self.config.normalization == "local"
-        statistics = self.training_frames.statistics if local else federated
+        statistics = self.statistics if local else federated
         return warm_batches(
             self.policy,
             self.source,

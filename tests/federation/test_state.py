@@ -30,7 +30,7 @@ from zk0.federation.state import State, load_state, save_state
 from zk0.federation.wire import hash_record, pack_arrays, to_numpy
 
 from .test_roster import CLIENTS, client
-from .test_wire import STATISTICS
+from .test_wire import RANKED, STATISTICS
 
 THREE = CLIENTS[:3]
 FACTS = {"best_loss": 0.1 + 0.2, "history": {"rounds": {"1": {"void": True}}}, "none": None}
@@ -299,6 +299,15 @@ def test_a_progress_survives_the_disk(tmp_path: Path):
     assert again.progress.schedule.plan.boosted  # a client's number is a number again
     assert (again.statistics, again.history) == (STATISTICS, history)
     assert list(state.optimizer) == ["m/w"]
+
+
+def test_order_statistics_survive_the_disk_and_a_state_from_before_has_none(tmp_path: Path):
+    config = config_with()
+    statistics = {"observation.state": RANKED, "action": STATISTICS["action"]}
+    state = through_disk(tmp_path, Kept(progress_after(config), statistics, {}), config)
+    assert unpack_state(state, config, THREE).statistics == statistics
+    before = state.facts["statistics"]["action"]
+    assert set(before) == {"count", "mean", "variance"}
 
 
 def test_void_rounds_are_forgiven_and_scaffold_starts_again(tmp_path: Path, warnings: list[str]):

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from zk0.data.frames import Recording
-from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.data.statistics import ACTION, ORDER, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
     CONFIG,
@@ -19,6 +21,7 @@ from zk0.learning.integrity import hash_arrays
 
 MOMENTS = Moments(7, np.arange(6.0), np.arange(6.0) ** 2)
 STATISTICS = {STATE: MOMENTS, ACTION: MOMENTS}
+RANKED = replace(MOMENTS, order={name: np.arange(6.0) + at for at, name in enumerate(ORDER)})
 RECORDING = Recording(
     30, {"front": "observation.images.Camera 1", "wrist": "wrist"}, "degrees", "0a" * 20
 )
@@ -85,6 +88,38 @@ def test_introduction_with_an_unsound_value_is_refused(key: str, value: object):
 def test_assignment_with_an_unsound_value_is_refused(key: str, value: object):
     record = ConfigRecord({**pack_assignment(ASSIGNMENT), key: value})
     with pytest.raises(Zk0Error):
+        unpack_assignment(message(RecordDict({CONFIG: record})))
+
+
+def test_order_statistics_arrive_where_they_were_sent():
+    sent = replace(ASSIGNMENT, statistics={STATE: MOMENTS, ACTION: RANKED})
+    got = unpack_assignment(message(RecordDict({CONFIG: pack_assignment(sent)})))
+    assert got.statistics == sent.statistics
+    assert tuple(got.statistics[ACTION].order) == ORDER
+    assert not any(name in pack_assignment(ASSIGNMENT) for name in ("action.min", "action.q01"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("action.q01", [0.0] * 5),
+        ("action.q01", []),
+        ("action.q01", 0.0),
+        ("action.q01", ["0.0"] * 6),
+        ("action.q99", [float("nan")] * 6),
+        ("action.max", [float("inf")] * 6),
+        ("action.max", [1e300] * 6),  # finite, and not in the policy's float32
+        ("action.min", [-1e300] * 6),
+        ("action.q01", [99.0] * 6),
+        ("action.q90", [0.5] * 6),
+        ("action.min", [5.5] * 6),
+        ("action.max", [8.0] * 6),
+    ],
+)
+def test_order_statistics_that_cannot_be_are_refused(key: str, value: object):
+    sent = replace(ASSIGNMENT, statistics={STATE: MOMENTS, ACTION: RANKED})
+    record = ConfigRecord({**pack_assignment(sent), key: value})
+    with pytest.raises(Zk0Error, match=r"action.* (not valid|no list)"):
         unpack_assignment(message(RecordDict({CONFIG: record})))
 
 

@@ -7,7 +7,7 @@ images, or else the images, is kept in memory-mapped files under `ZK0_HOME`, whi
 rounds and runs on the machine share.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -239,9 +239,16 @@ class Frames:
     @cached_property
     def statistics(self) -> dict[str, Moments]:
         """Moments of state and action over this view."""
+        return self.statistics_with({})
+
+    def statistics_with(self, order: Mapping[str, Collection[str]]) -> dict[str, Moments]:
+        """The same with the order statistics of these names by feature; quantiles take a
+        millisecond an episode."""
+        rows = self.selection
+        columns = {STATE: self.states[rows], ACTION: self.actions[rows]}
         return {
-            STATE: Moments.of(self.states[self.selection]),
-            ACTION: Moments.of(self.actions[self.selection]),
+            feature: Moments.of(values, self.episodes[rows], order.get(feature, ()))
+            for feature, values in columns.items()
         }
 
 

@@ -38,7 +38,7 @@ def predict_episode(policy: SmolVLAPolicy, batches: Batches, episode: int) -> Op
     noise, _ = draw_noise(policy, len(starts), torch.Generator().manual_seed(NOISE_SEED))
     batch, prefix = batches.take(starts)
     actions = predict_action_chunk(policy.eval(), prefix, batch, noise)[:, :chunk]
-    actions = (actions * batches.action_scale + batches.action_mean).flatten(0, 1)
+    actions = (actions * batches.action_scale + batches.action_offset).flatten(0, 1)
     rows = frames.selection[positions]
     predicted = actions[: len(rows)].float().cpu().numpy()
     return OpenLoop(episode, rows, frames.actions[rows], predicted, chunk)

@@ -27,6 +27,7 @@ from zk0.federation.server_optimizer import ServerOptimizer, open_server_optimiz
 from zk0.federation.simulation import heal_actor_pool
 from zk0.federation.state import State, load_state, save_state
 from zk0.federation.wire import Introduction
+from zk0.learning.normalisation import check_statistics
 from zk0.learning.policy import get_trainable, load_trainable, set_trainable
 from zk0.learning.scaffold import zeros_like
 from zk0.node import cache_options, refuse_issues, warm_frames, warm_policy
@@ -54,9 +55,14 @@ def federate(
     clients = meet_clients(grid, config.min_available_nodes)
     refuse_incompatible(
         {str(client): client.introduction for client in clients},
-        {f"the server's {slug}": Introduction.of(data, data) for slug, data in frames.items()},
+        {
+            f"the server's {slug}": Introduction.of(data, data, data.statistics)
+            for slug, data in frames.items()
+        },
         config.allowed_issues,
     )
+    for client in clients:
+        check_statistics(policy.config, client.introduction.statistics, f"{client}: the statistics")
     heal_actor_pool()
     statistics = pool_statistics([client.introduction.statistics for client in clients])
     parties = [Party.of(each.number, each.introduction, each.node_id) for each in clients]

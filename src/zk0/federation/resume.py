@@ -8,7 +8,7 @@ import numpy as np
 from loguru import logger
 
 from zk0.config import HOUSEKEEPING, Config
-from zk0.data.statistics import Moments
+from zk0.data.statistics import ORDER, Moments
 from zk0.errors import Zk0Error
 from zk0.federation.roster import Client
 from zk0.federation.rounds import Progress
@@ -103,9 +103,11 @@ def _pack_moments(moments: Moments) -> dict[str, Any]:
         "count": moments.count,
         "mean": moments.mean.tolist(),
         "variance": moments.variance.tolist(),
+        **{name: values.tolist() for name, values in moments.order.items()},
     }
 
 
 def _unpack_moments(content: Mapping[str, Any]) -> Moments:
     mean, variance = (np.array(content[key], np.float64) for key in ("mean", "variance"))
-    return Moments(int(content["count"]), mean, variance)
+    order = {name: np.array(content[name], np.float64) for name in ORDER if name in content}
+    return Moments(int(content["count"]), mean, variance, order)

@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from numpy.typing import NDArray
 
 from zk0.data.frames import Frames, Recording
-from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.data.statistics import ACTION, ORDER, STATE, Moments, Statistics
 from zk0.data.units import UnitName
 from zk0.errors import Zk0Error
 from zk0.evaluation.policy_loss import PolicyLoss
@@ -28,6 +28,7 @@ ARRAYS, CONTROL, CONFIG, METRICS = "arrays", "control", "config", "metrics"
 SHA256 = "sha256"  # of an array record: "arrays.sha256", "control.sha256"
 MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken or false claim
 MAX_TEXTS = 10**6
+LARGEST = 1e30  # of any statistic: differences of such are still finite in float32
 NAME, COMMIT = re.compile(r"[\w. /:()-]{1,200}"), re.compile(r"[0-9a-f]{0,64}")
 EPISODE_HASH = re.compile(r"[0-9a-f]{64}")
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
@@ -50,14 +51,16 @@ class Introduction:
     hashes: tuple[str, ...]
 
     @classmethod
-    def of(cls, frames: Frames, training: Frames, partition: int = -1) -> Self:
-        """Of the dataset in `frames`, of which `training` is trained on."""
+    def of(
+        cls, frames: Frames, training: Frames, statistics: Statistics, partition: int = -1
+    ) -> Self:
+        """Of the dataset in `frames`, of which `training` is trained on, and its `statistics`."""
         return cls(
             frames.slug,
             partition,
             frames.fingerprint,
             training.episode_count,
-            training.statistics,
+            statistics,
             frames.recording,
             tuple(frames.hashes),
         )
@@ -234,6 +237,7 @@ def _pack_statistics(statistics: Mapping[str, Moments]) -> dict[str, int | list[
         packed[f"{feature}.count"] = moments.count
         packed[f"{feature}.mean"] = moments.mean.tolist()
         packed[f"{feature}.variance"] = moments.variance.tolist()
+        packed |= {f"{feature}.{name}": values.tolist() for name, values in moments.order.items()}
     return packed
 
 
@@ -243,12 +247,29 @@ def _unpack_statistics(record: ConfigRecord) -> dict[str, Moments]:
 
 def _unpack_moments(record: ConfigRecord, feature: str) -> Moments:
     count = _integer(record[f"{feature}.count"])
-    mean = np.array(record[f"{feature}.mean"], np.float64)
-    variance = np.array(record[f"{feature}.variance"], np.float64)
-    sound = 0 < count <= MAX_FRAMES and mean.ndim == 1 and mean.shape == variance.shape
-    if not sound or not np.isfinite([mean, variance]).all() or (variance < 0).any():
+    known = [name for name in ("mean", "variance", *ORDER) if f"{feature}.{name}" in record]
+    values = {name: _numbers(record, f"{feature}.{name}") for name in known}
+    if not 0 < count <= MAX_FRAMES or not _are_sound(values):
         raise Zk0Error(f"statistics of {feature} are not valid: wrong shape, count or value.")
-    return Moments(count, mean, variance)
+    return Moments(count, values.pop("mean"), values.pop("variance"), values)
+
+
+def _are_sound(values: Mapping[str, NDArray[np.float64]]) -> bool:
+    """Whether a mean and a variance are there, all of one length, and quantiles in their order."""
+    if not values.keys() >= {"mean", "variance"} or len({len(x) for x in values.values()}) > 1:
+        return False
+    ordered = np.array([values[name] for name in ORDER if name in values])
+    finite = all((np.abs(x) <= LARGEST).all() for x in values.values())
+    return bool(
+        finite and (values["variance"] >= 0).all() and (np.diff(ordered, axis=0) >= 0).all()
+    )
+
+
+def _numbers(record: ConfigRecord, key: str) -> NDArray[np.float64]:
+    found = record[key]
+    if not isinstance(found, list) or not all(isinstance(x, int | float) for x in found):
+        raise Zk0Error(f"{key} in a message is no list of numbers.")
+    return np.array(found, np.float64)
 
 
 def _texts(record: Mapping[str, object], key: str, form: re.Pattern[str]) -> list[str]:

@@ -13,6 +13,7 @@ from zk0.ahead import one_ahead
 from zk0.data.frames import Frames
 from zk0.data.statistics import ACTION, STATE, Statistics
 from zk0.learning.device import device_of, upload
+from zk0.learning.normalisation import mode_of, to_units
 from zk0.learning.policy import make_processors
 from zk0.learning.prefix import Prefix, join_prefixes
 from zk0.learning.prefix_cache import CacheOptions, open_prefixes
@@ -42,10 +43,10 @@ class Batches:
         )
         self._columns: dict[str, Tensor] = {key: processed[key] for key in (STATE, ACTION)}
         self._last = upload(frames.ends - 1, self.device)
-        action = statistics[ACTION]
-        # (action dim,): normalised actions times the scale plus the mean are in the data's units.
-        self.action_mean = upload(action.mean.astype(np.float32), self.device)
-        self.action_scale = upload(action.scale.astype(np.float32), self.device)
+        units = to_units(mode_of(policy.config, ACTION), statistics[ACTION])
+        # (action dim,): normalised actions times the scale plus the offset are in the data's units.
+        self.action_offset = upload(units.offset, self.device)
+        self.action_scale = upload(units.scale, self.device)
         self._ahead = torch.arange(policy.config.chunk_size, device=self.device)
         words = {key: processed[key] for key in (OBS_LANGUAGE_TOKENS, OBS_LANGUAGE_ATTENTION_MASK)}
         self._prefixes = open_prefixes(policy, frames, words, cache)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
-from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
@@ -17,10 +18,11 @@ from safetensors.torch import load_file, load_model
 
 from zk0.data.frames import Frames
 from zk0.data.joints import JOINTS
-from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.data.statistics import ACTION, ORDER, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
 from zk0.learning.device import Precision, device_of, set_precision
+from zk0.learning.normalisation import check_statistics, to_lerobot
 
 EMBEDDED = "embedded"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -67,14 +69,6 @@ def _embedded(seed: int) -> SmolVLAPolicy:
     return policy
 
 
-def _refuse_other_normalisation(config: SmolVLAConfig) -> None:
-    """Of what clients tell of their data, means and variances, no other can be computed."""
-    for kind in ("STATE", "ACTION"):
-        mode = config.normalization_mapping[kind]
-        if mode is not NormalizationMode.MEAN_STD:
-            raise ValueError(f"it normalises {kind} by {mode.value}, and zk0 by mean and deviation")
-
-
 def _pretrained(model_name: str) -> SmolVLAPolicy:
     if model_name.startswith((".", "/", "~")) and not Path(model_name).expanduser().is_dir():
         raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
@@ -93,7 +87,6 @@ def _open(source: Path) -> SmolVLAPolicy:
     config = PreTrainedConfig.from_pretrained(source)
     if not isinstance(config, SmolVLAConfig):
         raise ValueError(f"it holds a policy of type {config.type}, not smolvla")
-    _refuse_other_normalisation(config)
     config.vlm_model_name = _find_backbone(source, config.vlm_model_name)
     return SmolVLAPolicy.from_pretrained(source, config=config, strict=True)
 
@@ -124,22 +117,27 @@ def load_checkpoint(
         policy = _open(folder)
         (normalizer,) = folder.glob("policy_preprocessor_step_*_normalizer_processor.safetensors")
         values = load_file(normalizer)
-        statistics = {
-            feature: Moments(
-                1,
-                values[f"{feature}.mean"].double().numpy(),
-                values[f"{feature}.std"].double().square().numpy(),
-            )
-            for feature in (STATE, ACTION)
-        }
+        statistics = {feature: _read_moments(values, feature) for feature in (STATE, ACTION)}
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Zk0Error(f"{folder} is no checkpoint that can be loaded: {reason}") from error
+    check_statistics(policy.config, statistics, f"{folder}: the statistics")
     for parameter in policy.model.vlm_with_expert.vlm.parameters():
         parameter.requires_grad = False
     policy = policy.to(device)
     set_precision(policy, precision)
     return policy, statistics
+
+
+def _read_moments(values: Arrays, feature: str) -> Moments:
+    """What a normalizer keeps of a feature; it does not say of how many frames."""
+    known = {
+        name: values[f"{feature}.{name}"].double().numpy()
+        for name in ("mean", "std", *ORDER)
+        if f"{feature}.{name}" in values
+    }
+    mean, deviation = known.pop("mean"), known.pop("std")
+    return Moments(1, mean, np.square(deviation), known)
 
 
 def get_trainable(policy: SmolVLAPolicy) -> dict[str, torch.Tensor]:
@@ -198,12 +196,13 @@ type Processor = PolicyProcessorPipeline[dict[str, Any], dict[str, Any]]
 def make_processors(
     policy: SmolVLAPolicy, statistics: Mapping[str, Moments]
 ) -> tuple[Processor, PolicyProcessorPipeline]:
-    """lerobot's pre- and post-processor with these statistics as normalisation."""
+    """lerobot's pre- and post-processor with these statistics as normalisation.
+
+    Raises `Zk0Error` where they lack what the policy normalises by.
+    """
+    check_statistics(policy.config, statistics, "the statistics")
     stats = {
-        feature: {
-            "mean": torch.from_numpy(moments.mean).float(),
-            "std": torch.from_numpy(moments.scale).float(),
-        }
+        feature: {name: torch.from_numpy(x).float() for name, x in to_lerobot(moments).items()}
         for feature, moments in statistics.items()
     }
     policy.config.device = str(device_of(policy))
