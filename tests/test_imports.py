@@ -15,12 +15,9 @@ def loaded(statement: str, *names: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["zk0", "zk0.node", "zk0.learning.prefix", "zk0.learning.training", "zk0.record.checkpoint"],
-)
-def test_learning_needs_neither_flower_nor_mujoco(module: str):
-    assert loaded(f"import {module}", "flwr", "mujoco", "so101_nexus", "ray") == set()
+def test_learning_needs_neither_flower_nor_mujoco():
+    modules = "zk0, zk0.node, zk0.learning.prefix, zk0.learning.training, zk0.record.checkpoint"
+    assert loaded(f"import {modules}", "flwr", "mujoco", "so101_nexus", "ray") == set()
 
 
 @pytest.mark.parametrize("command", ["--help", "data --help", "config --help"])

@@ -114,7 +114,7 @@ def test_summary_names_joints_and_adds_up(evaluate, touch: Frames):
 
 
 def test_another_policy_has_another_loss(evaluate, touch: Frames, exact):
-    other = build_policy("embedded", 3, torch.device("cpu"))
+    other = build_policy("embedded-random", 3, torch.device("cpu"))
     batches = Batches(other, touch, touch.statistics, exact)
     assert not equal(evaluate_frames(other, batches, 8, 2, False), evaluate())
 

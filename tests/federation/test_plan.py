@@ -129,7 +129,10 @@ def test_rate_of_a_preview():
 def test_rates_of_a_preview_are_those_of_the_models(policy: Any):
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 
-    assert {"embedded": policy.config.optimizer_lr} == PREVIEW_RATES
+    from zk0.learning.policy import EMBEDDED, EMBEDDED_RANDOM
+
+    assert set(PREVIEW_RATES) == {EMBEDDED, EMBEDDED_RANDOM}
+    assert set(PREVIEW_RATES.values()) == {policy.config.optimizer_lr}
     assert SmolVLAConfig().optimizer_lr == PREVIEW_RATE
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from zk0.learning.policy import build_policy, get_trainable, set_trainable
+from zk0.learning.policy import EMBEDDED_RANDOM, build_policy, get_trainable, set_trainable
 from zk0.learning.prefix import Prefix, encode_prefix
 from zk0.learning.training import LocalSteps, train
 
@@ -54,7 +54,7 @@ class SyntheticBatches:
 
 def measure_curve() -> list[float]:
     """Mean loss, last loss and distance travelled after 1, 5, 10 and 20 steps."""
-    policy = build_policy("embedded", 0, torch.device("cpu"))
+    policy = build_policy(EMBEDDED_RANDOM, 0, torch.device("cpu"))
     batches = SyntheticBatches(policy)
     start = {name: tensor.clone() for name, tensor in get_trainable(policy).items()}
     curve = []

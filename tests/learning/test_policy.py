@@ -7,9 +7,11 @@ from safetensors.torch import load_file, save_file
 
 from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
+from zk0.learning.base import base_weights
 from zk0.learning.device import select_device
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import (
+    EMBEDDED_RANDOM,
     build_policy,
     check_fit,
     get_trainable,
@@ -28,11 +30,22 @@ def test_embedded_policy_is_lerobots_class_of_the_stated_size(policy):
     assert all(name.startswith("model.") and ".vlm." not in name for name in trainable)
 
 
-def test_seed_fixes_the_expert_and_never_changes_the_backbone(policy):
-    same, other = build_policy("embedded", 0, CPU), build_policy("embedded", 1, CPU)
-    assert hash_arrays(get_trainable(policy)) == hash_arrays(get_trainable(same))
-    assert hash_arrays(get_trainable(policy)) != hash_arrays(get_trainable(other))
-    assert _frozen_hash(policy) == _frozen_hash(other)
+def test_seed_fixes_the_untrained_expert_and_never_changes_its_backbone():
+    first, same, other = (build_policy(EMBEDDED_RANDOM, seed, CPU) for seed in (0, 0, 1))
+    assert hash_arrays(get_trainable(first)) == hash_arrays(get_trainable(same))
+    assert hash_arrays(get_trainable(first)) != hash_arrays(get_trainable(other))
+    assert _frozen_hash(first) == _frozen_hash(other)
+
+
+def test_the_base_policy_is_the_one_that_ships_whatever_the_seed(policy):
+    other = build_policy("embedded", 1, CPU)
+    for name, p in policy.named_parameters():
+        torch.testing.assert_close(p, dict(other.named_parameters())[name], rtol=0, atol=0)
+        torch.testing.assert_close(p.detach(), base_weights()[name], rtol=0, atol=0)
+    untrained = dict(build_policy(EMBEDDED_RANDOM, 0, CPU).named_parameters())
+    moved = [name for name, p in policy.named_parameters() if not torch.equal(p, untrained[name])]
+    assert any("vision_model" in name for name in moved)
+    assert any("lm_expert" in name for name in moved)
 
 
 def _frozen_hash(policy: SmolVLAPolicy) -> str:
@@ -41,12 +54,13 @@ def _frozen_hash(policy: SmolVLAPolicy) -> str:
 
 def test_building_leaves_the_global_random_state_alone():
     before = torch.random.get_rng_state()
+    build_policy(EMBEDDED_RANDOM, 5, CPU)
     build_policy("embedded", 5, CPU)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_arrays_go_out_and_in(policy):
-    other = build_policy("embedded", 1, CPU)
+    other = build_policy(EMBEDDED_RANDOM, 1, CPU)
     set_trainable(policy, get_trainable(other))
     assert hash_arrays(get_trainable(policy)) == hash_arrays(get_trainable(other))
 

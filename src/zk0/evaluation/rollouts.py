@@ -17,6 +17,10 @@ TIME_LIMIT_S = {  # about one and a half times what the experts take
     "pickreturn": 9.0,
     "pickandplace": 12.0,
     "stackcube": 10.5,
+    "hover": 3.0,
+    "grasp": 5.0,
+    "carry": 7.5,
+    "point": 3.0,
 }
 
 Film = Callable[[Observation, np.ndarray, bool], None]  # what was seen, the action, success

@@ -26,11 +26,13 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
+from zk0.learning.base import base_hash, base_weights
 from zk0.paths import home
 
 SEED = 20_25  # of the frozen weights, whatever a run's own seed: caches and checkpoints rely on it
 IMAGE_SIZE = 128
 WEIGHTS = "model.safetensors"
+BACKBONE = "model.vlm_with_expert.vlm."  # where it is in a policy
 VOCABULARY = 512  # of the tokenizer; a shape may have more word embeddings
 
 
@@ -100,35 +102,50 @@ _IMAGE_TOKENS = {
     "end_of_utterance_token": "<end_of_utterance>",
     "global_image_token": "<global-img>",
 }
+_COLOURS = (
+    "red orange yellow green blue purple black white gray "
+    "cyan pink brown lime navy teal magenta silver gold maroon"
+)
 _CORPUS = (  # the words that instructions are made of; others are spelled out in bytes
-    "touch the red green blue yellow orange purple cyan white black cube",
-    "pick up the cube and lift it",
-    "pick up the cube and place it on the circle",
+    f"Touch the {_COLOURS} cube.",
+    "Pick up the cube. Pick up the cube and place it on the circle.",
+    "Pick up the cube and return the arm to rest while holding it.",
+    "Stack the cube on the cube.",
+    "Move above the cube. Move above the circle.",
+    "Close the gripper on the cube.",
+    "Hold the cube above the circle.",
     "pick up the cube and place it in the bucket",
-    "stack the small cube on top of the large cube",
-    "pick up the cube and return to the start pose",
 )
 
 
-def embedded_backbone() -> Path:
-    """The backbone's folder under `ZK0_HOME`; made on first use, safely beside other processes."""
-    recipe = hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()[:16]
-    folder = home() / "backbones" / f"embedded-{recipe}"
+def embedded_backbone(random: bool = False) -> Path:
+    """The backbone's folder under `ZK0_HOME`: the base policy's, or one with `random` weights.
+
+    Made on first use, safely beside other processes.
+    """
+    recipe = inspect.getsource(sys.modules[__name__]) + ("" if random else base_hash())
+    name = hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    folder = home() / "backbones" / f"embedded-{name}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _write_embedded(partial)
+            _write_embedded(partial, random)
             partial.replace(folder)
     return folder
 
 
-def _write_embedded(folder: Path) -> None:
+def _write_embedded(folder: Path, random: bool) -> None:
     config = write_backbone(folder, TINY)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        save_model(SmolVLMForConditionalGeneration(config), str(folder / WEIGHTS))
+        model = SmolVLMForConditionalGeneration(config)
+    if not random:
+        weights = base_weights()
+        own = {name: weights[BACKBONE + name] for name, _ in model.named_parameters()}
+        model.load_state_dict(own, strict=False)
+    save_model(model, str(folder / WEIGHTS))
 
 
 def write_backbone(folder: Path, shape: Shape) -> SmolVLMConfig:

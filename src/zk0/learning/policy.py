@@ -21,10 +21,11 @@ from zk0.data.joints import JOINTS
 from zk0.data.statistics import ACTION, ORDER, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
+from zk0.learning.base import base_weights
 from zk0.learning.device import Precision, device_of, set_precision
 from zk0.learning.normalisation import check_statistics, to_lerobot
 
-EMBEDDED = "embedded"
+EMBEDDED, EMBEDDED_RANDOM = "embedded", "embedded-random"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
 BACKBONE = re.compile(r"backbone-[0-9a-f]{8}")  # the folder of a backbone inside a checkpoint
 
@@ -36,16 +37,33 @@ def build_policy(
 ) -> SmolVLAPolicy:
     """SmolVLA with vision and language frozen, action expert and state projection trainable.
 
-    `model_name` is "embedded" (the action expert drawn from `seed`), a Hub name or a folder.
+    `model_name` is "embedded" (the base policy that comes with zk0), "embedded-random" (the same
+    untrained: its action expert is drawn from `seed`), a Hub name or a folder.
     """
-    policy = _embedded(seed) if model_name == EMBEDDED else _pretrained(model_name)
+    if model_name == EMBEDDED:
+        policy = _base()
+    elif model_name == EMBEDDED_RANDOM:
+        policy = _random(seed)
+    else:
+        policy = _pretrained(model_name)
     policy = policy.to(device)
     set_precision(policy, precision)
     return policy
 
 
-def _embedded(seed: int) -> SmolVLAPolicy:
-    backbone = embedded_backbone()
+def _base() -> SmolVLAPolicy:
+    policy = _embedded(embedded_backbone(), seed=0)
+    weights = base_weights()
+    policy.load_state_dict({name: weights[name] for name in get_trainable(policy)}, strict=False)
+    return policy
+
+
+def _random(seed: int) -> SmolVLAPolicy:
+    return _embedded(embedded_backbone(random=True), seed)
+
+
+def _embedded(backbone: Path, seed: int) -> SmolVLAPolicy:
+    """The tiny policy on the backbone in that folder, with an action expert drawn from `seed`."""
     camera = PolicyFeature(FeatureType.VISUAL, (3, IMAGE_SIZE, IMAGE_SIZE))
     config = SmolVLAConfig(
         input_features={
@@ -101,8 +119,8 @@ def _find_backbone(source: Path, name: str) -> str:
             folder = Path(snapshot_download(str(source), allow_patterns=f"{own}/*"))
         return str(folder.resolve() / own)
     if own.startswith("embedded-") and not Path(name).is_dir():
-        here = embedded_backbone()
-        return str(here) if own == here.name else name
+        here = {folder.name: folder for folder in (embedded_backbone(), embedded_backbone(True))}
+        return str(here.get(own, name))
     return name
 
 

@@ -82,7 +82,6 @@ class ImageTokens:
     present: Tensor
 
 
-@torch.no_grad()
 def embed_images(policy: SmolVLAPolicy, batch: dict[str, Any]) -> ImageTokens:
     """Vision encoder and connector on all cameras of a batch."""
     images, present = policy.prepare_images(batch)
@@ -92,9 +91,8 @@ def embed_images(policy: SmolVLAPolicy, batch: dict[str, Any]) -> ImageTokens:
     return ImageTokens(embeddings, torch.stack(list(present), 1))
 
 
-@torch.no_grad()
 def read_prefix(policy: SmolVLAPolicy, images: ImageTokens, batch: dict[str, Any]) -> Prefix:
-    """The frozen language model on image tokens and the batch's instruction."""
+    """The language model on image tokens and the batch's instruction."""
     embeddings, mask = _join(policy, images, batch)
     with autocast(policy):
         _, cache = policy.model.vlm_with_expert.forward(

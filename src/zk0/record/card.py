@@ -338,10 +338,10 @@ def _making(run: Mapping[str, Any]) -> Iterator[str]:
 def _limits(run: Mapping[str, Any]) -> Iterator[str]:
     yield "## Limits"
     yield ""
-    if run["config"]["model-name"] == "embedded":
+    if run["config"]["model-name"].startswith("embedded"):
         yield (
-            "- The backbone is tiny and its weights are random: this policy is for zk0's simulated "
-            "world, and shows on a real arm no more than that the pipeline runs."
+            "- The policy is tiny and has seen nothing but zk0's simulated world: on a real arm it "
+            "shows no more than that the pipeline runs."
         )
     yield (
         "- A policy loss does not say whether a robot succeeds. Success was counted in simulation, "

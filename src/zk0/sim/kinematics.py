@@ -55,6 +55,11 @@ class Arm:
         self._low, self._high = env._target_low[:5], env._target_high[:5]
         self._jacobian = np.zeros((2, 3, env.model.nv))
 
+    @property
+    def tip(self) -> np.ndarray:
+        """Where the point between the fingertips is now (3,), metres."""
+        return self._live.site_xpos[self._site].copy()
+
     def forward(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in metres and rotation (3, 3) of the point between the fingertips."""
         data = self._scratch

@@ -9,9 +9,20 @@ from typing import Any, Literal
 
 from zk0.errors import Zk0Error
 
-TaskName = Literal["touch", "picklift", "pickreturn", "pickandplace", "stackcube"]
+TaskName = Literal[
+    "touch",
+    "picklift",
+    "pickreturn",
+    "pickandplace",
+    "stackcube",
+    # What only the base policy was trained on:
+    "hover",
+    "grasp",
+    "carry",
+    "point",
+]
 
-GENERATION = 1
+GENERATION = 2
 """To be raised when experts or cameras change: part of every fingerprint, it remakes datasets."""
 
 
@@ -25,6 +36,28 @@ class Region:
 
 
 @dataclass(frozen=True)
+class View:
+    """Where the front camera stands: on a tripod opposite the arm, looking down on the table."""
+
+    lookat: tuple[float, float, float] = (0.15, 0.005, 0.07)  # metres
+    distance: float = 0.52  # metres
+    elevation: float = -42.0  # degrees
+    azimuth: float = 165.0  # degrees
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How episodes of a scene differ beyond the places of things. Zeros: not at all."""
+
+    sizes: tuple[float, ...] = (0.0125,)  # of cubes, half an edge in metres, one per colour in turn
+    distractors: int = 0  # other objects that lie about, at most
+    paint: float = 0.0  # of colours and lamps, up or down, in 0..1
+    camera: float = 0.0  # degrees that cameras turn by, and centimetres that the front one moves
+    drift: float = 0.0  # degrees: how far the arm is driven off the expert's path, as a deviation
+    late: float = 0.0  # share of episodes that begin on the way, somewhere beside the path
+
+
+@dataclass(frozen=True)
 class Scene:
     """One task in one place; `goal_colours` are of what objects go onto, where the task has it."""
 
@@ -33,6 +66,8 @@ class Scene:
     region: Region
     episodes: int
     goal_colours: tuple[str, ...] = ()
+    view: View = View()
+    variety: Variety = Variety()
 
 
 @dataclass(frozen=True)
@@ -68,7 +103,10 @@ def _scene_from_json(content: dict[str, Any]) -> Scene:
     place = content["region"]
     region = Region(tuple(place["centre"]), tuple(place["radius"]), place["half_angle"])
     colours = {key: tuple(content[key]) for key in ("colours", "goal_colours")}
-    return Scene(**{**content, **colours, "region": region})
+    view, variety = content["view"], content["variety"]
+    seen = View(**{**view, "lookat": tuple(view["lookat"])})
+    varied = Variety(**{**variety, "sizes": tuple(variety["sizes"])})
+    return Scene(**{**content, **colours, "region": region, "view": seen, "variety": varied})
 
 
 _RIGHT = Region(centre=(0.115, -0.150), radius=(0.0, 0.045))
@@ -78,45 +116,68 @@ _HALF_LEFT = Region(centre=(0.205, 0.115), radius=(0.025, 0.055))
 _LEFT = Region(centre=(0.090, 0.165), radius=(0.0, 0.045))
 _CLOSE = Region(centre=(0.175, 0.0), radius=(0.0, 0.033))
 
+# Each owner paints, lights and films the scene in their own way, and demonstrates recoveries too.
+_HOME = Variety(paint=0.3, camera=0.5, drift=2.0, late=0.4)
+
 _CATALOGUE = (
     Recipe(
         "touch",
         "Touch a red cube, far right",
         0,
-        (Scene("touch", ("red",), _RIGHT, 30),),
+        (Scene("touch", ("red",), _RIGHT, 30, view=View(azimuth=164.0), variety=_HOME),),
     ),
     Recipe(
         "picklift",
         "Lift a blue cube, half right",
         10_000,
-        (Scene("picklift", ("blue",), _HALF_RIGHT, 30),),
+        (Scene("picklift", ("blue",), _HALF_RIGHT, 30, view=View(azimuth=166.0), variety=_HOME),),
     ),
     Recipe(
         "pickandplace",
         "Carry a green cube onto a yellow disc, straight ahead",
         20_000,
-        (Scene("pickandplace", ("green",), _AHEAD, 30, goal_colours=("yellow",)),),
+        (
+            Scene(
+                "pickandplace",
+                ("green",),
+                _AHEAD,
+                30,
+                goal_colours=("yellow",),
+                view=View(elevation=-43.0),
+                variety=_HOME,
+            ),
+        ),
     ),
     Recipe(
         "stackcube",
         "Stack a purple cube on a black one, half left",
         30_000,
-        (Scene("stackcube", ("purple",), _HALF_LEFT, 30, goal_colours=("black",)),),
+        (
+            Scene(
+                "stackcube",
+                ("purple",),
+                _HALF_LEFT,
+                30,
+                goal_colours=("black",),
+                view=View(elevation=-41.0),
+                variety=_HOME,
+            ),
+        ),
     ),
     Recipe(
         "near",
         "Tasks that clients know, in a colour and a place that none of them has",
         40_000,
         (
-            Scene("touch", ("orange",), _CLOSE, 15),
-            Scene("picklift", ("orange",), _CLOSE, 15),
+            Scene("touch", ("orange",), _CLOSE, 15, variety=_HOME),
+            Scene("picklift", ("orange",), _CLOSE, 15, variety=_HOME),
         ),
     ),
     Recipe(
         "far",
         "An instruction and a goal that no client has: lift, then return to rest, far left",
         50_000,
-        (Scene("pickreturn", ("white",), _LEFT, 30),),
+        (Scene("pickreturn", ("white",), _LEFT, 30, variety=_HOME),),
     ),
 )
 

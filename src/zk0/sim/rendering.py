@@ -7,19 +7,21 @@ import mujoco
 import numpy as np
 
 from zk0.sim.meshes import lighten
+from zk0.sim.recipes import View
 
 CAMERAS = ("front", "wrist")
 Images = dict[str, np.ndarray]  # camera -> (height, width, 3) uint8
 RendererName = Literal["opengl", "raycast"]
 
 _WRIST = "wrist_cam"  # the robot model's own camera
+_FRONT_FOVY = 45.0  # degrees: of every free camera in MuJoCo, unless a model says otherwise
 _SUPERSAMPLING = 2  # cheaper than multisampling in software OpenGL, and looks the same
 
 
 class Renderer(Protocol):
     """Draws all cameras of one model at one size."""
 
-    def render(self, data: mujoco.MjData) -> Images: ...
+    def render(self, data: mujoco.MjData, front: View) -> Images: ...
 
     def close(self) -> None: ...
 
@@ -34,12 +36,11 @@ def available() -> RendererName:
     return "opengl" if os.environ.get("MUJOCO_GL", "") in ("egl", "osmesa") else "raycast"
 
 
-def front_camera() -> mujoco.MjvCamera:
-    """A camera on a tripod opposite the arm, a little to its right, looking down on the table."""
+def front_camera(view: View) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
-    camera.lookat[:] = (0.15, 0.005, 0.07)
-    camera.distance = 0.52  # metres
-    camera.elevation, camera.azimuth = -42.0, 165.0  # degrees
+    camera.lookat[:] = view.lookat
+    camera.distance = view.distance
+    camera.elevation, camera.azimuth = view.elevation, view.azimuth
     return camera
 
 
@@ -63,11 +64,11 @@ class OpenGL:
         self._renderer = mujoco.Renderer(model, height=pixels, width=pixels)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._cameras = {"front": front_camera(), "wrist": _WRIST}
         OpenGL._live = self
 
-    def render(self, data: mujoco.MjData) -> Images:
-        return {name: self._draw(data, camera) for name, camera in self._cameras.items()}
+    def render(self, data: mujoco.MjData, front: View) -> Images:
+        cameras = {"front": front_camera(front), "wrist": _WRIST}
+        return {name: self._draw(data, camera) for name, camera in cameras.items()}
 
     def _draw(self, data: mujoco.MjData, camera: mujoco.MjvCamera | str) -> np.ndarray:
         self._renderer.update_scene(data, camera=camera)
@@ -100,15 +101,13 @@ class RayCaster:
 
     def __init__(self, model: mujoco.MjModel, size: int) -> None:
         self._model, self._size = model, size
-        self._front = front_camera()
         self._wrist = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, _WRIST)
 
-    def render(self, data: mujoco.MjData) -> Images:
-        position, axes = _free_camera_pose(self._front)
-        front = self._draw(data, position, axes, float(self._model.vis.global_.fovy))
+    def render(self, data: mujoco.MjData, front: View) -> Images:
+        ahead = self._draw(data, *front_pose(front))
         position, axes = data.cam_xpos[self._wrist], data.cam_xmat[self._wrist].reshape(3, 3)
         wrist = self._draw(data, position, axes, float(self._model.cam_fovy[self._wrist]))
-        return {"front": front, "wrist": wrist}
+        return {"front": ahead, "wrist": wrist}
 
     def _draw(
         self, data: mujoco.MjData, position: np.ndarray, axes: np.ndarray, fovy: float
@@ -157,14 +156,22 @@ class RayCaster:
         """Nothing is held."""
 
 
-def _free_camera_pose(camera: mujoco.MjvCamera) -> tuple[np.ndarray, np.ndarray]:
-    """Position (3,) and axes (3, 3; columns right, up, backwards) of an orbiting camera."""
-    azimuth, elevation = np.radians([camera.azimuth, camera.elevation])
+def front_pose(view: View) -> tuple[np.ndarray, np.ndarray, float]:
+    """Position (3,), axes (3, 3; columns right, up, backwards) and angle of view of the camera."""
+    azimuth, elevation = np.radians([view.azimuth, view.elevation])
     level = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
     forward = np.cos(elevation) * level + np.array([0.0, 0.0, np.sin(elevation)])
     right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
     axes = np.stack([right, np.cross(right, forward), -forward], axis=1)
-    return camera.lookat - camera.distance * forward, axes
+    return np.array(view.lookat) - view.distance * forward, axes, _FRONT_FOVY
+
+
+def project(points: np.ndarray, position: np.ndarray, axes: np.ndarray, fovy: float) -> np.ndarray:
+    """Where a camera has points (n, 3): (n, 3) of column and row in 0..1 of its square image, and
+    depth in metres."""
+    right, up, back = ((points - position) @ axes).T
+    edge = np.tan(np.radians(fovy) / 2) * -back
+    return np.stack([(1 + right / edge) / 2, (1 - up / edge) / 2, -back], 1)
 
 
 def _pixel_rays(size: int, fovy: float) -> np.ndarray:

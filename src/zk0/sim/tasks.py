@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from so101_nexus.config import (
     StackCubeConfig,
     TouchConfig,
 )
+from so101_nexus.constants import COLOR_MAP
 from so101_nexus.mujoco.base_env import SO101NexusMuJoCoBaseEnv as Environment
 from so101_nexus.mujoco.pick_and_place import PickAndPlaceEnv
 from so101_nexus.mujoco.pick_env import PickLiftEnv
 from so101_nexus.mujoco.pick_return import PickReturnEnv
 from so101_nexus.mujoco.stack_cube import StackCubeEnv
 from so101_nexus.mujoco.touch_env import TouchEnv
-from so101_nexus.objects import CubeObject
+from so101_nexus.objects import CubeObject, SceneObject
 
 from zk0 import paths
 from zk0.sim.recipes import Region, Scene
@@ -30,12 +32,25 @@ from zk0.sim.recipes import Region, Scene
 def environment(scene: Scene) -> Environment:
     """The environment of a scene, without cameras (the world has its own)."""
     use_writable_assets()
+    COLOR_MAP.update(EXTRA_COLOURS)
     place = _spawn(scene.region)
-    cubes = [CubeObject(color=colour) for colour in scene.colours]
+    cubes = [
+        CubeObject(size, color=colour)
+        for size, colour in zip(cycle(scene.variety.sizes), scene.colours, strict=False)
+    ]
     colours, goals = list(scene.colours), list(scene.goal_colours)
+    among = {"min_distractors": 0, "max_distractors": scene.variety.distractors}
     match scene.task:
         case "touch":
-            return TouchEnv(TouchConfig(objects=cubes, **place))
+            return TouchEnv(TouchConfig(touch_margin=_TOUCHING, objects=cubes, **place))
+        case "hover":
+            return HoverEnv(PickConfig(objects=cubes, **among, **place))
+        case "grasp":
+            return GraspEnv(PickConfig(objects=cubes, **among, **place))
+        case "carry":
+            return CarryEnv(PickAndPlaceConfig(cube_colors=colours, target_colors=goals, **place))
+        case "point":
+            return PointEnv(PickAndPlaceConfig(cube_colors=colours, target_colors=goals, **place))
         case "picklift":
             return PickLiftEnv(PickConfig(objects=cubes, **place))
         case "pickreturn":
@@ -48,6 +63,78 @@ def environment(scene: Scene) -> Environment:
             return StackCubeEnv(
                 StackCubeConfig(cube_a_colors=colours, cube_b_colors=goals, **place)
             )
+
+
+EXTRA_COLOURS = {  # beside those that so101-nexus knows
+    "cyan": [0.0, 0.8, 0.8, 1.0],
+    "pink": [1.0, 0.5, 0.65, 1.0],
+    "brown": [0.45, 0.25, 0.1, 1.0],
+    "lime": [0.6, 0.9, 0.1, 1.0],
+    "navy": [0.05, 0.1, 0.4, 1.0],
+    "teal": [0.0, 0.4, 0.4, 1.0],
+    "magenta": [0.9, 0.0, 0.7, 1.0],
+    "silver": [0.75, 0.75, 0.8, 1.0],
+    "gold": [0.85, 0.65, 0.1, 1.0],
+    "maroon": [0.5, 0.0, 0.1, 1.0],
+}
+_TOUCHING = 0.01  # metres from the object's surface; at 3 cm, arms that move at random succeed
+ABOVE = 0.07  # metres over the table that a hand hovers
+
+
+class HoverEnv(PickLiftEnv):
+    """Hold the open hand above an object."""
+
+    def _describe_target(self, target_obj: SceneObject) -> str:
+        return f"Move above the {target_obj!r}."
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        wanted = np.add(self._get_target_pose()[:3], (0.0, 0.0, ABOVE))
+        info["success"] = _distance(self._get_tcp_pose()[:3], wanted) < 0.02
+        return info
+
+
+class GraspEnv(PickLiftEnv):
+    """Close the hand on an object and leave it where it is."""
+
+    def _describe_target(self, target_obj: SceneObject) -> str:
+        return f"Close the gripper on the {target_obj!r}."
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        info["success"] = info["is_grasped"] > 0.5
+        return info
+
+
+class CarryEnv(PickAndPlaceEnv):
+    """Hold an object in the air above a disc."""
+
+    def _describe_target(self, obj: SceneObject, target_name: str) -> str:
+        return f"Hold the {obj!r} above the {target_name} circle."
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        cube, disc = self._get_object_pose()[:3], self._get_target_pos()
+        over = _distance(cube[:2], disc[:2]) < 0.03 and cube[2] > 0.03
+        info["success"] = bool(over and info["is_grasped"] > 0.5)
+        return info
+
+
+class PointEnv(PickAndPlaceEnv):
+    """Hold the open hand above a disc, whatever else lies there."""
+
+    def _describe_target(self, obj: SceneObject, target_name: str) -> str:
+        return f"Move above the {target_name} circle."
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        wanted = np.add(self._get_target_pos(), (0.0, 0.0, ABOVE))
+        info["success"] = _distance(self._get_tcp_pose()[:3], wanted) < 0.02
+        return info
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one - other))
 
 
 def _spawn(region: Region) -> dict[str, Any]:
@@ -68,6 +155,18 @@ def object_pose(env: Environment) -> np.ndarray:
     if isinstance(env, PickAndPlaceEnv):
         return env._get_object_pose()
     return env._get_target_pose()
+
+
+def goal_position(env: Environment) -> np.ndarray | None:
+    """(3,) of what objects go onto, metres; None where the task has no such thing."""
+    if isinstance(env, StackCubeEnv):
+        return env._get_cube_b_pose()[:3]
+    return env._get_target_pos() if isinstance(env, PickAndPlaceEnv) else None
+
+
+def rest_height(env: Environment) -> float:
+    """Height of that object's centre as it lies on the table, metres."""
+    return float(env.cube_half_size if isinstance(env, StackCubeEnv) else env._initial_obj_z)
 
 
 def yaw(pose: np.ndarray) -> float:

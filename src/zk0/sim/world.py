@@ -9,10 +9,11 @@ import numpy as np
 from so101_nexus.lerobot_dataset import dataset_row_to_sim_qpos, sim_qpos_to_dataset_row
 
 from zk0.sim import experts
+from zk0.sim.appearance import Appearance
 from zk0.sim.kinematics import Arm
-from zk0.sim.recipes import Scene
-from zk0.sim.rendering import Images, Renderer, RendererName, renderer
-from zk0.sim.tasks import environment, object_pose
+from zk0.sim.recipes import Scene, View
+from zk0.sim.rendering import Images, Renderer, RendererName, front_pose, project, renderer
+from zk0.sim.tasks import environment, goal_position, object_pose
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Moment:
     model: dict[str, np.ndarray]
     environment: dict[str, Any]
     world: dict[str, Any]
+    view: View
 
 
 # What a reset changes in the model: colours, the wrist camera's mounting, where the goal lies.
@@ -53,9 +55,13 @@ _PER_EPISODE = (
     "cam_pos",
     "cam_quat",
     "cam_fovy",
+    "light_diffuse",
+    "light_dir",
 )
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _LIFTED = 0.02  # metres
+_FREE, _LEAST_FREEDOM = 0.08, 0.25  # metres above the object from which on anything goes
+_LOOKS = 1  # keeps the draws of an episode's look apart from those of its places
 
 
 class World:
@@ -78,6 +84,7 @@ class World:
         self._env._check_rendering_quality = lambda: None
         self._substeps = _substeps(fps, self._env.control_dt)
         self._arm = Arm(self._env)
+        self._look = Appearance(self._env, scene.view, scene.variety)
         self._renderer: Renderer | None = None
         if rendering is not None:
             self._renderer = renderer(rendering, self._env.model, image_size)
@@ -87,7 +94,10 @@ class World:
 
     def reset(self, seed: int) -> None:
         """Start the episode that `seed` determines."""
+        self._look.restore()
         _, self._info = self._env.reset(seed=seed)
+        self._look.remember()
+        self.repaint(np.random.default_rng([seed, _LOOKS]))
         self._target = np.array(self._env._prev_target)
         self._height = float(object_pose(self._env)[2])
 
@@ -101,6 +111,7 @@ class World:
             {name: getattr(env.model, name).copy() for name in _PER_EPISODE},
             {name: _copied(value) for name, value in vars(env).items()},
             {"_target": self._target, "_height": self._height, "_info": self._info},
+            self._look.view,
         )
 
     def load(self, moment: Moment) -> None:
@@ -110,12 +121,13 @@ class World:
             getattr(env.model, name)[:] = values
         vars(env).update({name: _copied(value) for name, value in moment.environment.items()})
         vars(self).update(moment.world)
+        self._look.view = moment.view
         mujoco.mj_setState(env.model, env.data, moment.physics, _STATE)
         mujoco.mj_kinematics(env.model, env.data)
         mujoco.mj_camlight(env.model, env.data)
 
     def observe(self) -> Observation:
-        images = self._renderer.render(self._env.data) if self._renderer else {}
+        images = self._renderer.render(self._env.data, self._look.view) if self._renderer else {}
         return Observation(self.state, images)
 
     @property
@@ -171,9 +183,51 @@ class World:
         """The present episode's task in words."""
         return str(self._env.task_description)
 
-    def expert_actions(self) -> list[np.ndarray]:
-        """The scripted expert's actions (6,) float32 for the episode just reset; or Unreachable."""
-        plan = experts.plan(self._env, self._arm, self._target, self.scene.task, self.fps)
+    def repaint(self, draw: np.random.Generator) -> None:
+        """Give the present episode another look."""
+        self._look.vary(draw)
+        mujoco.mj_camlight(self._env.model, self._env.data)
+
+    @property
+    def places(self) -> list[np.ndarray]:
+        """Where (3,) the object lies and, if the task has one, its goal; metres."""
+        goal = goal_position(self._env)
+        return [object_pose(self._env)[:3], *([] if goal is None else [goal])]
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(6, 3): the object and its goal on the table, metres; then both as the front camera and
+        the wrist camera have them: column and row in 0..1 of the image, and depth in metres,
+        negative behind the camera. NaN where there is no goal."""
+        things = np.full((2, 3), np.nan)
+        things[: len(self.places)] = self.places
+        cameras = front_pose(self._look.view), self._wrist_pose()
+        return np.concatenate([things, *(project(things, *camera) for camera in cameras)])
+
+    def _wrist_pose(self) -> tuple[np.ndarray, np.ndarray, float]:
+        data, camera = self._env.data, self._env._wrist_cam_id
+        fovy = float(self._env.model.cam_fovy[camera])
+        return data.cam_xpos[camera], data.cam_xmat[camera].reshape(3, 3), fovy
+
+    @property
+    def target(self) -> np.ndarray:
+        """(6,) joint targets: degrees, gripper 0..100."""
+        return np.asarray(sim_qpos_to_dataset_row(self._target), np.float64)
+
+    @property
+    def freedom(self) -> np.ndarray:
+        """How much of a disturbance (6,) leaves the task possible: little close to the object, none
+        of it for a hand that holds something."""
+        height = self._arm.tip[2] - float(object_pose(self._env)[2])
+        arm = np.clip(height / _FREE, _LEAST_FREEDOM, 1.0)
+        return np.array([arm] * 5 + [0.0])
+
+    def expert_actions(self, pace: float = 1.0) -> list[np.ndarray]:
+        """The scripted expert's actions (6,) float32 from here on; or Unreachable.
+
+        `pace` multiplies the usual speeds.
+        """
+        plan = experts.plan(self._env, self._arm, self._target, self.scene.task, self.fps, pace)
         rows = [np.asarray(sim_qpos_to_dataset_row(target), np.float32) for target in plan]
         for row in rows:
             row[5] = np.clip(row[5], 0.0, 100.0)

@@ -1,0 +1,1 @@
+"""How the embedded base policy was made: `python -m zk0.pretraining`."""

@@ -1,0 +1,289 @@
+"""The base policy trained whole: first where things are, then how to act on it."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from loguru import logger
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zk0.ahead import one_ahead
+from zk0.data.statistics import ACTION, STATE, Moments
+from zk0.errors import Zk0Error
+from zk0.learning.policy import EMBEDDED_CAMERAS, make_processors
+from zk0.learning.prefix import embed_images, flow_losses, mean_loss, read_prefix
+from zk0.learning.training import draw_noise
+from zk0.pretraining.landmarks import (
+    LandmarkHeads,
+    error_in_centimetres,
+    hide_the_object,
+    hits,
+    in_camera,
+    on_the_table,
+    place_loss,
+    view_loss,
+)
+from zk0.pretraining.samples import CAMERAS, Samples
+
+STATE_FILE, LOG = "state.safetensors", "log.jsonl"
+_HELD_OUT = 40  # one episode in so many
+_JUDGED = 512  # held-out samples
+_CLIP = 1.0
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long each half of pre-training takes, in gradient steps, and how."""
+
+    look_steps: int = 4000
+    act_steps: int = 8000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    log_every: int = 250
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.look_steps + self.act_steps
+
+    def acts(self, step: int) -> bool:
+        return step >= self.look_steps
+
+    def rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to a fiftieth, in each half anew."""
+        if self.acts(step):
+            done, steps = step - self.look_steps, self.act_steps
+        else:
+            done, steps = step, self.look_steps
+        falling = 0.02 + 0.98 * (1 + math.cos(math.pi * done / steps)) / 2
+        return self.learning_rate * min(1.0, (done + 1) / self.warm_up) * falling
+
+
+class Pretraining:
+    """The policy and its landmark heads, trained step by step; state and log live in `folder`."""
+
+    def __init__(
+        self, policy: SmolVLAPolicy, samples: Samples, course: Course, folder: Path
+    ) -> None:
+        self.policy, self.samples, self.course, self.folder = policy, samples, course, folder
+        for parameter in policy.parameters():
+            parameter.requires_grad = True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(course.seed)
+            self.heads = LandmarkHeads(policy)
+        self.statistics = {
+            STATE: Moments.of(samples.states),
+            ACTION: Moments.of(samples.actions[:, 0]),
+        }
+        self.columns = self._columns()
+        episodes = np.unique(samples.episode)
+        held_out = np.isin(samples.episode, episodes[::_HELD_OUT])
+        self.training, self.judged = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        self.optimizer = torch.optim.AdamW(
+            [*policy.parameters(), *self.heads.parameters()],
+            betas=(0.9, 0.98),
+            weight_decay=1e-4,
+            fused=True,
+        )
+        self.step = 0
+
+    def run(self) -> None:
+        """To the course's end, from where the folder's state is."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        self.policy.train()
+        losses, since = [], time.perf_counter()
+        for indices, images in one_ahead(self._fetch, self._order()):
+            losses.append(self._take_step(indices, images))
+            self.step += 1
+            if self.step % self.course.log_every == 0 or self.step == self.course.steps:
+                self._log(losses, time.perf_counter() - since)
+                losses, since = [], time.perf_counter()
+                self._save()
+
+    def _order(self) -> Iterator[NDArray[np.int64]]:
+        """The samples of each step that is left: they depend on its number only."""
+        for step in range(self.step, self.course.steps):
+            draw = np.random.default_rng([self.course.seed, step])
+            yield draw.choice(self.training, self.course.batch_size)
+
+    def _fetch(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        return indices, self.samples.frames(indices)
+
+    def _take_step(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> Tensor:
+        generator = torch.Generator().manual_seed(self.course.seed + self.step)
+        acts = self.course.acts(self.step)
+        losses, _ = self._losses(indices, images, generator, acts, augmented=True)
+        loss = torch.stack(list(losses.values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], _CLIP)
+        self.optimizer.param_groups[0]["lr"] = self.course.rate(self.step)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _losses(
+        self,
+        indices: NDArray[np.int64],
+        images: NDArray[np.uint8],
+        generator: torch.Generator,
+        acts: bool,
+        augmented: bool,
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What is minimised, and how well the landmarks are known, by name."""
+        batch = self._batch(indices, images, generator if augmented else None)
+        things = torch.from_numpy(self.samples.landmarks[indices])
+        crowded = torch.from_numpy(self.samples.crowded[indices])
+        tokens = embed_images(self.policy, batch)
+        losses, found = {}, {}
+        for camera, (name, seen) in enumerate(zip(CAMERAS, self.heads.see(tokens), strict=True)):
+            wanted = hide_the_object(in_camera(things, camera), crowded)
+            losses[name], found[f"{name}_hits"] = view_loss(seen, wanted), hits(seen, wanted)
+        placed, table = self.heads.locate(tokens), on_the_table(things)
+        losses["place"] = place_loss(placed, hide_the_object(table, crowded))
+        found["place_cm"] = error_in_centimetres(placed, hide_the_object(table, crowded))
+        if acts:
+            prefix = read_prefix(self.policy, tokens, batch)
+            heard = self.heads.listen(prefix, batch[STATE])
+            losses["heard"] = place_loss(heard, table)
+            found["heard_cm"] = error_in_centimetres(heard, table)
+            noise, times = draw_noise(self.policy, len(indices), generator)
+            flow = flow_losses(self.policy, prefix, batch, noise, times)
+            losses["policy_loss"] = mean_loss(flow, batch[f"{ACTION}_is_pad"])
+        return losses, found
+
+    def _columns(self) -> dict[str, Tensor]:
+        """States, actions and words of all samples as lerobot's processor gives them."""
+        preprocess, _ = make_processors(self.policy, self.statistics)
+        count, chunk, joints = self.samples.actions.shape
+        words = preprocess({STATE: torch.zeros(1, joints), "task": self.samples.instructions})
+        numbers = preprocess(
+            {
+                STATE: torch.from_numpy(self.samples.states),
+                ACTION: torch.from_numpy(self.samples.actions),
+                "task": [""],
+            }
+        )
+        return {
+            STATE: numbers[STATE],
+            ACTION: numbers[ACTION].view(count, chunk, joints),
+            OBS_LANGUAGE_TOKENS: words[OBS_LANGUAGE_TOKENS],
+            OBS_LANGUAGE_ATTENTION_MASK: words[OBS_LANGUAGE_ATTENTION_MASK],
+        }
+
+    def _batch(
+        self,
+        indices: NDArray[np.int64],
+        images: NDArray[np.uint8],
+        augmentation: torch.Generator | None,
+    ) -> dict[str, Any]:
+        pixels = torch.from_numpy(images).permute(0, 1, 4, 2, 3).float() / 255
+        rows, words = torch.from_numpy(indices), torch.from_numpy(self.samples.words[indices])
+        states = self.columns[STATE][rows]
+        if augmentation is not None:
+            pixels = _augment(pixels, augmentation)
+            states = states + 0.01 * torch.randn(states.shape, generator=augmentation)
+        return {
+            **dict(zip(EMBEDDED_CAMERAS, pixels.unbind(1), strict=True)),
+            STATE: states,
+            ACTION: self.columns[ACTION][rows],
+            f"{ACTION}_is_pad": torch.from_numpy(~self.samples.inside[indices]),
+            OBS_LANGUAGE_TOKENS: self.columns[OBS_LANGUAGE_TOKENS][words],
+            OBS_LANGUAGE_ATTENTION_MASK: self.columns[OBS_LANGUAGE_ATTENTION_MASK][words],
+        }
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """Losses and errors on held-out episodes, with the same noise each time."""
+        self.policy.eval()
+        generator = torch.Generator().manual_seed(0)
+        chosen = self.judged[np.linspace(0, len(self.judged) - 1, _JUDGED).astype(int)]
+        found: list[dict[str, float]] = []
+        for part in np.array_split(chosen, _JUDGED // self.course.batch_size):
+            images = self.samples.frames(part)
+            acts = self.course.acts(self.step - 1)
+            losses, errors = self._losses(part, images, generator, acts, augmented=False)
+            found.append({**{name: loss.item() for name, loss in losses.items()}, **errors})
+        self.policy.train()
+        return {name: float(np.nanmean([each[name] for each in found])) for name in found[0]}
+
+    def _log(self, losses: list[Tensor], seconds: float) -> None:
+        loss, held_out = torch.stack(losses).mean().item(), self.judge()
+        entry = {
+            "step": self.step,
+            "of": self.course.steps,
+            "loss": loss,
+            "steps_per_second": len(losses) / seconds,
+            "held_out": held_out,
+        }
+        with (self.folder / LOG).open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+        shown = {name: round(value, 3) for name, value in held_out.items()}
+        logger.info("step {}: loss {:.3f}, held out {}", self.step, loss, shown)
+
+    # --- to be killed and go on ---------------------------------------------------------------
+
+    def _named(self) -> dict[str, Tensor]:
+        """Everything that a step changes."""
+        modules = {"policy": self.policy, "heads": self.heads}
+        tensors = {
+            f"{module}.{name}": p
+            for module, owner in modules.items()
+            for name, p in owner.named_parameters()
+        }
+        moments = {
+            f"{name}.{key}": self.optimizer.state[p][key]
+            for name, p in tensors.items()
+            if p in self.optimizer.state
+            for key in _MOMENTS
+        }
+        return {**{name: p.detach() for name, p in tensors.items()}, **moments}
+
+    def _save(self) -> None:
+        about = {"step": str(self.step), "course": json.dumps(asdict(self.course))}
+        contents = {name: tensor.contiguous() for name, tensor in self._named().items()}
+        draft = self.folder / f"{STATE_FILE}.draft"
+        save_file(contents, draft, about)
+        draft.replace(self.folder / STATE_FILE)
+
+    def _resume(self) -> None:
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            return
+        saved = load_file(path)
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+        if json.loads(about["course"]) != asdict(self.course):
+            raise Zk0Error(f"{path} is of another course: {about['course']}; take another folder")
+        for name, tensor in self._named().items():
+            tensor.copy_(saved[name])
+        owners = {"policy": self.policy, "heads": self.heads}
+        for module, owner in owners.items():
+            for name, p in owner.named_parameters():
+                keys = {key: f"{module}.{name}.{key}" for key in _MOMENTS}
+                if keys["step"] in saved:
+                    self.optimizer.state[p] = {key: saved[full] for key, full in keys.items()}
+        self.step = int(about["step"])
+        logger.info("going on from step {} of {}", self.step, self.course.steps)
+
+
+def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (n, cameras, 3, h, w) in 0..1 with another contrast, brightness and some noise."""
+    per_image = (*pixels.shape[:2], 1, 1, 1)
+    contrast = 1 + 0.15 * torch.randn(per_image, generator=generator)
+    brightness = 0.05 * torch.randn(per_image, generator=generator)
+    noise = 0.02 * torch.randn(pixels.shape, generator=generator)
+    return (pixels * contrast + brightness + noise).clamp(0, 1)

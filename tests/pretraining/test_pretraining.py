@@ -1,0 +1,160 @@
+"""Pre-training from samples to weights, at the smallest size."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zk0.errors import Zk0Error
+from zk0.learning import base
+from zk0.learning.policy import EMBEDDED_RANDOM, build_policy, get_trainable
+from zk0.pretraining import samples
+from zk0.pretraining.samples import CHUNK, SIZE, Samples, Shard
+from zk0.pretraining.train import LOG, STATE_FILE, Course, Pretraining
+from zk0.sim import opengl
+
+CPU = torch.device("cpu")
+COURSE = Course(look_steps=2, act_steps=3, batch_size=8, warm_up=1, log_every=2)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
+    if opengl.probe().backend is None:
+        pytest.skip("samples need OpenGL")
+    made = samples.plan(tmp_path_factory.mktemp("samples"), 120, parts=1)
+    samples.make(made, workers=2)
+    return made
+
+
+@pytest.fixture(scope="module")
+def few(shards: list[Shard]) -> Samples:
+    return Samples(shards)
+
+
+def pretraining(few: Samples, folder: Path, course: Course = COURSE) -> Pretraining:
+    return Pretraining(build_policy(EMBEDDED_RANDOM, 0, CPU), few, course, folder)
+
+
+def weights(trained: Pretraining) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trained.policy.named_parameters()}
+
+
+def test_samples_hold_what_they_say(few: Samples) -> None:
+    assert len(few) == 120
+    images = few.frames(np.array([0, 119, 60]))
+    assert images.shape == (3, 2, SIZE, SIZE, 3)
+    assert images.std((1, 2, 3, 4)).min() > 5
+    assert few.actions.shape == (120, CHUNK, 6)
+    assert few.inside[:, 0].all()
+    texts = [few.instructions[word] for word in few.words]
+    to_carry = np.array(["circle" in text for text in texts])
+    assert (np.isfinite(few.landmarks[:, 1, 0]) == to_carry).all()  # a goal, where there is one
+    assert np.isfinite(few.landmarks[:, [0, 2, 4]]).all()
+    assert 0.05 < few.crowded.mean() < 0.2
+
+
+@pytest.mark.parametrize("camera", [0, 1])
+def test_things_are_in_the_picture_where_the_landmarks_say(few: Samples, camera: int) -> None:
+    """The picture has another colour than the table there, more often than elsewhere."""
+
+    def differs(index: int, place: np.ndarray) -> bool:
+        column, row, depth = place
+        if depth < 0.03 or not (0 <= column < 1 and 0 <= row < 1):
+            return False
+        image = few.frames(np.array([index]))[0, camera].astype(int)
+        found = image[int(row * SIZE), int(column * SIZE)]
+        return np.abs(found - np.median(image, (0, 1))).sum() > 60
+
+    places = few.landmarks[:, 2 + 2 * camera]
+    own = sum(differs(index, places[index]) for index in range(len(few)))
+    others = sum(differs(index, places[index - 37]) for index in range(len(few)))
+    assert own > 30
+    assert own > 1.7 * others
+
+
+def test_made_samples_are_found_and_half_made_ones_made_anew(shards: list[Shard]) -> None:
+    first = shards[0]
+    before = (first.folder / "states.npy").read_bytes()
+    done = first.folder / "instructions.json"
+    written = done.stat().st_mtime_ns
+    samples.make(shards, workers=1)
+    assert done.stat().st_mtime_ns == written
+    done.unlink()
+    samples.make(shards, workers=1)
+    assert (first.folder / "states.npy").read_bytes() == before
+
+
+def test_killed_and_called_again_it_ends_as_if_never_killed(
+    few: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = pretraining(few, tmp_path / "straight")
+    straight.run()
+    killed = pretraining(few, tmp_path / "killed")
+    take = killed._take_step
+    monkeypatch.setattr(
+        killed, "_take_step", lambda *given: take(*given) if killed.step < 3 else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        killed.run()
+    again = pretraining(few, tmp_path / "killed")
+    again.run()
+    assert again.step == straight.step == 5
+    for name, values in weights(straight).items():
+        torch.testing.assert_close(weights(again)[name], values, rtol=0, atol=0)
+
+
+def test_all_of_the_policy_is_trained_and_the_log_tells_of_it(few: Samples, tmp_path: Path) -> None:
+    trained = pretraining(few, tmp_path)
+    before = weights(trained)
+    trained.run()
+    moved = {name for name, values in weights(trained).items() if not values.equal(before[name])}
+    assert {name for name in moved if "vision_model" in name}
+    assert {name for name in moved if "text_model.layers" in name}
+    assert moved >= set(get_trainable(build_policy(EMBEDDED_RANDOM, 0, CPU)))
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    assert {"front", "front_hits", "place_cm"} < set(lines[0]["held_out"])
+    assert "policy_loss" not in lines[0]["held_out"]  # not yet
+    assert lines[-1]["held_out"]["policy_loss"] > 0
+
+
+def test_another_course_is_not_mixed_in(few: Samples, tmp_path: Path) -> None:
+    pretraining(few, tmp_path).run()
+    other = pretraining(few, tmp_path, replace(COURSE, learning_rate=1e-4))
+    with pytest.raises(Zk0Error, match=f"{STATE_FILE} is of another course"):
+        other.run()
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the base's files are looked for: weights of a policy drawn from a seed."""
+    policy = build_policy(EMBEDDED_RANDOM, 7, CPU)
+    base.save_base(policy, {"samples": 120}, tmp_path)
+    monkeypatch.setattr(base, "WEIGHTS", tmp_path / base.WEIGHTS.name)
+    monkeypatch.setattr(base, "RECIPE", tmp_path / base.RECIPE.name)
+    for read in (base.base_hash, base.base_weights):
+        read.cache_clear()
+    yield tmp_path
+    for read in (base.base_hash, base.base_weights):
+        read.cache_clear()
+
+
+def test_shipped_weights_are_the_policy_s_in_bfloat16(shipped: Path) -> None:
+    kept = base.base_weights()
+    for name, p in build_policy(EMBEDDED_RANDOM, 7, CPU).named_parameters():
+        torch.testing.assert_close(kept[name], p.detach().bfloat16().float(), rtol=0, atol=0)
+    assert json.loads((shipped / base.RECIPE.name).read_text())["samples"] == 120
+    assert (shipped / base.WEIGHTS.name).stat().st_size < 8e6
+
+
+def test_damaged_weights_are_refused_by_their_hash(shipped: Path) -> None:
+    content = bytearray((shipped / base.WEIGHTS.name).read_bytes())
+    content[-1] ^= 1
+    (shipped / base.WEIGHTS.name).write_bytes(content)
+    wanted = base.base_hash()[:16]
+    with pytest.raises(Zk0Error, match=rf"SHA-256 is [0-9a-f]{{16}}\.\.\., not {wanted}"):
+        base.base_weights()
