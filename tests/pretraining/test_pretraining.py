@@ -25,7 +25,7 @@ COURSE = Course(look_steps=2, act_steps=3, batch_size=8, warm_up=1, log_every=2)
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
     if opengl.probe().backend is None:
         pytest.skip("samples need OpenGL")
-    made = samples.plan(tmp_path_factory.mktemp("samples"), 120, parts=1)
+    made = samples.plan(tmp_path_factory.mktemp("samples"), 120)
     samples.make(made, workers=2)
     return made
 

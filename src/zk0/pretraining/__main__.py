@@ -39,7 +39,7 @@ def main(
     folder = folder or paths.home() / "pretraining"
     workers = len(os.sched_getaffinity(0))
     require_rendering()
-    shards = samples.plan(folder / f"samples_{count}", count, parts=workers)
+    shards = samples.plan(folder, count)
     samples.make(shards, workers)
     course = Course(look_steps, act_steps, batch_size, learning_rate, seed=seed)
     policy = build_policy(EMBEDDED_RANDOM, seed, torch.device("cpu"))
@@ -47,6 +47,7 @@ def main(
     pretraining.run()
     recipe = {
         "samples": count,
+        "fingerprint": samples.fingerprint(),
         "course": asdict(course),
         "shares": [asdict(share) for share in SHARES],
         "first_seed": samples.FIRST_SEED,

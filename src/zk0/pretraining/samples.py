@@ -1,9 +1,10 @@
 """Frames of the base's demonstrations as arrays: made by worker processes, then read in place."""
 
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from zk0.pretraining.scenes import SHARES, Share, is_taken, scenes
 from zk0.sim import opengl
+from zk0.sim.recipes import GENERATION, RECIPES
 
 if TYPE_CHECKING:
     from zk0.sim.world import Observation, World
@@ -26,6 +28,7 @@ SIZE = 128  # pixels
 CAMERAS = ("front", "wrist")
 FIRST_SEED = 100_000_000  # of the first episode: no dataset and no rollout has it
 _STRIDE = 1_000_000  # seeds of a shard
+_PARTS = 2  # shards of a share, whatever the number of workers
 
 # float32 except `frames` (uint8), `inside` (bool), `episode` (int64)
 FIELDS = ("states", "actions", "inside", "landmarks", "episode", "words")
@@ -45,12 +48,21 @@ class Shard:
         return (self.folder / "instructions.json").exists()  # written last
 
 
-def plan(folder: Path, samples: int, parts: int) -> list[Shard]:
-    """`samples` in all, each share of them in so many `parts`."""
+def plan(parent: Path, samples: int) -> list[Shard]:
+    """`samples` in all, the same on every machine, in a folder of their own in `parent`."""
+    folder = parent / f"samples_{samples}_{fingerprint()[:8]}"
     return [
-        Shard(number, share, round(samples * share.part / parts), folder / f"shard_{number}")
-        for number, share in enumerate(each for each in SHARES for _ in range(parts))
+        Shard(number, share, round(samples * share.part / _PARTS), folder / f"shard_{number}")
+        for number, share in enumerate(each for each in SHARES for _ in range(_PARTS))
     ]
+
+
+def fingerprint() -> str:
+    """SHA-256 of all that the samples follow from, beside their number: 64 hexadecimal digits."""
+    wanted = [asdict(scene) for share in SHARES for scene in scenes(share)]
+    taken = [asdict(recipe) for recipe in RECIPES.values()]
+    content = [GENERATION, wanted, taken, EVERY, CHUNK, SIZE, FIRST_SEED, _STRIDE, _PARTS]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def make(shards: list[Shard], workers: int) -> None:
