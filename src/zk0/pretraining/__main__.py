@@ -43,7 +43,8 @@ def main(
     samples.make(shards, workers)
     course = Course(look_steps, act_steps, batch_size, learning_rate, seed=seed)
     policy = build_policy(EMBEDDED_RANDOM, seed, torch.device("cpu"))
-    pretraining = Pretraining(policy, samples.Samples(shards), course, folder / "training")
+    state = shards[0].folder.with_name("training")  # of these samples: of no others it goes on
+    pretraining = Pretraining(policy, samples.Samples(shards), course, state)
     pretraining.run()
     recipe = {
         "samples": count,

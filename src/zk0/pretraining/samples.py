@@ -67,8 +67,10 @@ def fingerprint() -> str:
 
 def make(shards: list[Shard], workers: int) -> None:
     """Make what is missing; may be killed and called again."""
-    opengl.configure()
     due = [shard for shard in shards if not shard.is_done]
+    if not due:
+        return
+    opengl.configure()
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for number, shard in enumerate(pool.imap_unordered(_make, due), 1):
             logger.info("samples: {} of {}, {}", number, len(due), shard.share)

@@ -47,9 +47,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 class Course:
     """How long each half of pre-training takes, in gradient steps, and how."""
 
-    look_steps: int = 4000
-    act_steps: int = 8000
-    batch_size: int = 64
+    look_steps: int = 3000
+    act_steps: int = 20_000
+    batch_size: int = 32
     learning_rate: float = 1e-3
     warm_up: int = 200
     log_every: int = 250
@@ -153,8 +153,9 @@ class Pretraining:
             wanted = hide_the_object(in_camera(things, camera), crowded)
             losses[name], found[f"{name}_hits"] = view_loss(seen, wanted), hits(seen, wanted)
         placed, table = self.heads.locate(tokens), on_the_table(things)
-        losses["place"] = place_loss(placed, hide_the_object(table, crowded))
-        found["place_cm"] = error_in_centimetres(placed, hide_the_object(table, crowded))
+        alone = hide_the_object(table, crowded)
+        losses["place"] = place_loss(placed, alone)
+        found["place_cm"] = error_in_centimetres(placed, alone)
         if acts:
             prefix = read_prefix(self.policy, tokens, batch)
             heard = self.heads.listen(prefix, batch[STATE])
@@ -212,7 +213,7 @@ class Pretraining:
         generator = torch.Generator().manual_seed(0)
         chosen = self.judged[np.linspace(0, len(self.judged) - 1, _JUDGED).astype(int)]
         found: list[dict[str, float]] = []
-        for part in np.array_split(chosen, _JUDGED // self.course.batch_size):
+        for part in np.array_split(chosen, max(1, _JUDGED // self.course.batch_size)):
             images = self.samples.frames(part)
             acts = self.course.acts(self.step - 1)
             losses, errors = self._losses(part, images, generator, acts, augmented=False)
@@ -236,25 +237,21 @@ class Pretraining:
 
     # --- to be killed and go on ---------------------------------------------------------------
 
-    def _named(self) -> dict[str, Tensor]:
-        """Everything that a step changes."""
-        modules = {"policy": self.policy, "heads": self.heads}
-        tensors = {
-            f"{module}.{name}": p
-            for module, owner in modules.items()
-            for name, p in owner.named_parameters()
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        owners = {"policy": self.policy, "heads": self.heads}
+        return {
+            f"{owner}.{name}": p
+            for owner, module in owners.items()
+            for name, p in module.named_parameters()
         }
-        moments = {
-            f"{name}.{key}": self.optimizer.state[p][key]
-            for name, p in tensors.items()
-            if p in self.optimizer.state
-            for key in _MOMENTS
-        }
-        return {**{name: p.detach() for name, p in tensors.items()}, **moments}
 
     def _save(self) -> None:
         about = {"step": str(self.step), "course": json.dumps(asdict(self.course))}
-        contents = {name: tensor.contiguous() for name, tensor in self._named().items()}
+        contents = {}
+        for name, p in self._parameters().items():
+            contents[name] = p.detach().contiguous()
+            moments = self.optimizer.state.get(p, {})
+            contents |= {f"{name}.{key}": value for key, value in moments.items()}
         draft = self.folder / f"{STATE_FILE}.draft"
         save_file(contents, draft, about)
         draft.replace(self.folder / STATE_FILE)
@@ -268,14 +265,10 @@ class Pretraining:
             about = file.metadata()
         if json.loads(about["course"]) != asdict(self.course):
             raise Zk0Error(f"{path} is of another course: {about['course']}; take another folder")
-        for name, tensor in self._named().items():
-            tensor.copy_(saved[name])
-        owners = {"policy": self.policy, "heads": self.heads}
-        for module, owner in owners.items():
-            for name, p in owner.named_parameters():
-                keys = {key: f"{module}.{name}.{key}" for key in _MOMENTS}
-                if keys["step"] in saved:
-                    self.optimizer.state[p] = {key: saved[full] for key, full in keys.items()}
+        for name, p in self._parameters().items():
+            p.detach().copy_(saved[name])
+            if f"{name}.step" in saved:
+                self.optimizer.state[p] = {key: saved[f"{name}.{key}"] for key in _MOMENTS}
         self.step = int(about["step"])
         logger.info("going on from step {} of {}", self.step, self.course.steps)
 
