@@ -59,12 +59,16 @@ class Fake:
                 save_rollouts(folder, list(self.played()))
         self.write_json(path / "config.json", self.description())
         self.write_json(path / "server/federated_metrics.json", {"rounds": self.metrics()})
-        events = [("plan", 0, {}), (self.last_event, self.ended, {"hash": "cc"})]
+        events = [
+            ("00:00", "plan", 0),
+            *((f"00:{10 + number}", "server-evaluate", number) for number in self.rounds),
+            ("01:00", self.last_event, self.ended),
+        ]
         (path / "metrics.jsonl").write_text(
             "".join(
-                json.dumps({"time": f"2026-01-01T00:0{i}:00.000+00:00", "event": e, "round": n} | v)
+                json.dumps({"time": f"2026-01-01T00:{time}.000+00:00", "event": e, "round": n})
                 + "\n"
-                for i, (e, n, v) in enumerate(events)
+                for time, e, n in events
             )
         )
         return path

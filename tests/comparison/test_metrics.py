@@ -6,10 +6,11 @@ import pytest
 
 from tests.comparison.fakes import CENTRALIZED, FEDERATED
 from zk0.comparison.compare import compare_runs
-from zk0.comparison.metrics import FAMILIES
+from zk0.comparison.metrics import FAMILIES, sample_tasks_together
 from zk0.comparison.tables import estimate_table
 from zk0.errors import Zk0Error
 from zk0.evaluation.intervals import Interval
+from zk0.record.evidence import Rollout
 
 
 def test_a_bound_beyond_zero_is_not_shown_as_zero():
@@ -22,7 +23,8 @@ def test_metrics_of_all_runs_are_compared_in_the_units_of_people(make):
     found = compare_runs([make(FEDERATED), make(CENTRALIZED)])
     assert [row.metric for row in found.rows] == [
         *("far/loss", "near/loss", "far/action-error", "near/action-error"),
-        *("far/gripper-error", "near/gripper-error", "stack/success", "touch/success"),
+        *("far/gripper-error", "near/gripper-error"),
+        *("clients/success", "stack/success", "touch/success"),
         *("stack/nearest", "touch/nearest", "stack/grasped", "stack/lifted", "stack/placed"),
         *("bytes", "wall-time"),
     ]
@@ -32,6 +34,25 @@ def test_metrics_of_all_runs_are_compared_in_the_units_of_people(make):
     assert table["near/action-error (°)"][0].startswith("**3.8")
     assert any("bytes: federated fedprox is higher than centralized by 22.0 MB" in each.sentence()
                for each in found.findings)  # fmt: skip
+
+
+def test_tasks_count_together_by_who_has_them():
+    tasks = {
+        "near-lift": [rollout("near-lift", True), rollout("near-lift", False)],
+        "near-touch": [rollout("near-touch", True), rollout("near-touch", True)],
+        "far": [rollout("far", False)] * 2,
+        "touch": [rollout("touch", False)] * 2,
+        "stack": [rollout("stack", True)] * 2,
+    }
+    found = dict(sample_tasks_together(tasks, ["touch", "stack"], ["near", "far"]))
+    assert {name: sample.values.tolist() for name, sample in found.items()} == {
+        "clients/success": [0, 0, 1, 1],
+        "near/success": [1, 0, 1, 1],
+    }
+
+
+def rollout(task: str, won: bool) -> Rollout:
+    return Rollout(task, 0, "do", won, 30, 10, 0.01, None, None, None, 3.0)
 
 
 def test_what_some_runs_lack_is_left_out_and_said(make):

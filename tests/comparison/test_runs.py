@@ -24,6 +24,22 @@ def test_round_can_be_chosen(make):
         compare_runs(runs, which_round="7")
 
 
+def test_a_run_can_be_compared_with_its_own_start(make):
+    """Which has another budget: it is a group of its own, without the end's time and bytes."""
+    runs = [make(each) for each in (FEDERATED, replace(FEDERATED, seed=1))]
+    starts = [run.with_name(f"{run.name}@0") for run in runs]
+    found = compare_runs([*runs, *starts])
+    assert [group.label for group in found.groups] == [
+        "federated fedprox",
+        "federated fedprox round 0",
+    ]
+    rows = {row.metric: row.estimates["federated fedprox round 0"].interval for row in found.rows}
+    assert rows["near/loss"].estimate > 1
+    assert (rows["bytes"].estimate, rows["wall-time"].estimate) == (2e6, 10)
+    with pytest.raises(Zk0Error, match=r"--round 7: .* was evaluated in 0, 10"):
+        compare_runs([f"{runs[0]}@7"])
+
+
 @pytest.mark.parametrize("key", ["kind", "trained_on", "budget", "evaluation"])
 def test_a_run_of_an_older_version_is_named(make, key: str):
     run = make(FEDERATED)

@@ -10,7 +10,10 @@ from rich.text import Text
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; the first one's group is the reference.")
+        list[Path],
+        typer.Argument(
+            help="Run folders, or FOLDER@ROUND; the first one's group is the reference."
+        ),
     ],
     metrics: Annotated[
         list[str] | None,

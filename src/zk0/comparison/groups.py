@@ -71,6 +71,8 @@ def _settings(run: Run) -> dict[str, Any]:
     settings = {key: value for key, value in last.items() if key not in HARMLESS}
     if last["num-server-rounds"] != first["num-server-rounds"]:
         settings["first-planned-rounds"] = first["num-server-rounds"]
+    if run.has_own_round:
+        settings["round"] = run.chosen
     trained_on = "+".join(map(str, run.about.trained_on))
     return {"kind": run.about.kind, "trained-on": trained_on, **settings}
 
@@ -100,8 +102,10 @@ def _short_label(run: Run) -> str:
     about, settings = run.about, _settings(run)
     if about.kind == "federated":
         dynamic = " dynamic" if settings["preset"] == "dynamic" else ""
-        return f"federated {settings['strategy']}{dynamic}"
-    if about.kind == "local":
+        label = f"federated {settings['strategy']}{dynamic}"
+    elif about.kind == "local":
         slugs = {each.client: each.slug for each in about.clients}
-        return " ".join(["local", *(f"{who} {slugs[who]}" for who in about.trained_on)])
-    return about.kind
+        label = " ".join(["local", *(f"{who} {slugs[who]}" for who in about.trained_on)])
+    else:
+        label = about.kind
+    return f"{label} round {run.chosen}" if run.has_own_round else label

@@ -1,9 +1,11 @@
 """Metrics: how they are shown, and their values in a run.
 
 A metric is named PART/FAMILY, such as near/loss or touch/success; one of a whole run by its family.
+Rollouts of several tasks together are of a dataset that has them (near/success), or of all clients'
+datasets (clients/success).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zk0.evaluation.intervals import Interval
 from zk0.record.evidence import FrameLosses, Rollout
+from zk0.record.tasks import dataset_of
 
 JOINTS, GRIPPER = slice(0, 5), 5  # of the action's dimensions
 
@@ -111,3 +114,16 @@ def sample_rollouts(tasks: Mapping[str, Sequence[Rollout]]) -> Iterator[tuple[st
             values = [getattr(each, name) for each in rollouts]
             if None not in values:
                 yield f"{task}/{name}", Sample.of(values)
+
+
+def sample_tasks_together(
+    tasks: Mapping[str, Sequence[Rollout]], clients: Collection[str], server: Collection[str]
+) -> Iterator[tuple[str, Sample]]:
+    """Success over all tasks of the `clients`' datasets, and of each of the `server`'s datasets."""
+    owners = {task: dataset_of(task, {*clients, *server}) for task in tasks}
+    parts = {"clients": set(clients)} | {slug: {slug} for slug in server}
+    for part, slugs in parts.items():
+        chosen = [task for task, owner in owners.items() if owner in slugs]
+        if len(chosen) > 1:
+            won = [each.success for task in chosen for each in tasks[task]]
+            yield f"{part}/success", Sample.of(won)

@@ -12,7 +12,8 @@ def refuse_incomparable(runs: Sequence[Run], which_round: str) -> None:
     """Raise `Zk0Error` with the first thing that two runs must have in common and have not."""
     first, *others = runs
     for other in others:
-        wanted, found = (dict(_facts(run, which_round)) for run in (first, other))
+        by_round = which_round != "best" and not (first.has_own_round or other.has_own_round)
+        wanted, found = (dict(_facts(run, by_round)) for run in (first, other))
         if first.rollouts and other.rollouts:
             wanted |= _played(first)
             found |= _played(other)
@@ -25,11 +26,11 @@ def refuse_incomparable(runs: Sequence[Run], which_round: str) -> None:
                 )
 
 
-def _facts(run: Run, which_round: str) -> Iterator[tuple[str, str]]:
+def _facts(run: Run, by_round: bool) -> Iterator[tuple[str, str]]:
     """What has to be the same in all runs, in words."""
     yield "model-name", str(run.about.config["model-name"])
     yield from _data(run)
-    yield from _budget(run, which_round)
+    yield from _budget(run, by_round)
     for key, value in sorted(run.about.evaluation.items()):
         yield f"the evaluation's {key}", str(value)
     for slug, part in sorted(run.frames.items()):
@@ -45,12 +46,12 @@ def _data(run: Run) -> Iterator[tuple[str, str]]:
         yield f"the server's {each.slug}", f"{each.frames} frames, {each.fingerprint}"
 
 
-def _budget(run: Run, which_round: str) -> Iterator[tuple[str, str]]:
+def _budget(run: Run, by_round: bool) -> Iterator[tuple[str, str]]:
     yield "the budget's batch_size", str(run.about.budget.batch_size)
     for client in sorted(run.about.budget.steps_per_client, key=int):
         budget = f"the budget of client {client}"
         yield budget, f"{_steps(run, client, run.ended)} steps"
-        if which_round != "best":
+        if by_round:
             steps = _steps(run, client, run.chosen)
             yield f"{budget} by the round compared", f"{steps} steps"
 

@@ -11,7 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from zk0.comparison.metrics import Sample, in_order, sample_frames, sample_rollouts
+from zk0.comparison.metrics import (
+    Sample,
+    in_order,
+    sample_frames,
+    sample_rollouts,
+    sample_tasks_together,
+)
 from zk0.errors import Zk0Error
 from zk0.record.evidence import FrameLosses, Rollout, folder_of, load_frames, load_rollouts
 from zk0.record.run_folder import RunFolder
@@ -75,7 +81,8 @@ class Run:
     rounds: Sequence[Round]
     ended: int  # last round of training
     chosen: int  # round whose evaluation counts
-    seconds: float  # first to last event
+    has_own_round: bool  # it was named with the run, and others need not have come as far
+    seconds: float  # from the first event to that evaluation, or to the run's end
     frames: Mapping[str, FrameLosses]
     rollouts: Mapping[str, Sequence[Rollout]]  # by task, in the order of their seeds
 
@@ -83,13 +90,21 @@ class Run:
     def seed(self) -> int:
         return int(self.about.config["seed"])
 
+    @property
+    def until_chosen(self) -> list[Round]:
+        return [each for each in self.rounds if each.round <= self.chosen]
+
     @cached_property
     def samples(self) -> dict[str, Sample]:
         """Every metric that this run has, in the order of `FAMILIES`."""
+        clients, server = (
+            {each.slug for each in part} for part in (self.about.clients, self.about.server)
+        )
         found = {
             **dict(sample_frames(self.frames)),
+            **dict(sample_tasks_together(self.rollouts, clients, server)),
             **dict(sample_rollouts(self.rollouts)),
-            "bytes": Sample.of([sum(sum(each.traffic.values()) for each in self.rounds)]),
+            "bytes": Sample.of([sum(sum(each.traffic.values()) for each in self.until_chosen)]),
             "wall-time": Sample.of([self.seconds]),
         }
         for name, sample in found.items():
@@ -99,16 +114,33 @@ class Run:
 
 
 def read_run(path: Path, which_round: str = "last") -> Run:
-    """A run's folder; raises `Zk0Error` where it is none, has not finished or lacks that round."""
+    """A run's folder, or FOLDER@ROUND; raises `Zk0Error` where it is none, has not finished or
+    lacks that round."""
+    path, own_round = _split(path)
     if not (path / "config.json").is_file():
         raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
     about = _read_description(path)
-    ended, seconds = _read_events(path)
+    events = _read_events(path)
     rounds = _read_rounds(path)
-    chosen = _choose_round(path, rounds, which_round)
+    chosen = _choose_round(path, rounds, own_round or which_round)
     evidence = folder_of(path, chosen)
-    rollouts = _by_task(load_rollouts(evidence))
-    return Run(path, about, rounds, ended, chosen, seconds, load_frames(evidence), rollouts)
+    return Run(
+        path=path,
+        about=about,
+        rounds=rounds,
+        ended=events[-1]["round"],
+        chosen=chosen,
+        has_own_round=own_round is not None,
+        seconds=_seconds_until(path, chosen, events),
+        frames=load_frames(evidence),
+        rollouts=_by_task(load_rollouts(evidence)),
+    )
+
+
+def _split(path: Path) -> tuple[Path, str | None]:
+    """FOLDER@ROUND into its parts, unless a folder is called so."""
+    folder, at, own_round = str(path).rpartition("@")
+    return (Path(folder), own_round) if at and not path.exists() else (path, None)
 
 
 def _read_description(path: Path) -> Description:
@@ -138,8 +170,8 @@ def parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
         raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
 
 
-def _read_events(path: Path) -> tuple[int, float]:
-    """The round that training ended with, and seconds from the first event to the last."""
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    """Of a run that has finished, the last one says so."""
     file = path / "metrics.jsonl"
     try:
         text = file.read_text()
@@ -149,8 +181,20 @@ def _read_events(path: Path) -> tuple[int, float]:
         raise Zk0Error(f"{file} cannot be read: {error}.") from None
     if not events or events[-1]["event"] != "run-end":
         raise Zk0Error(f"{path} has not finished: resume it, or wait until it has.")
-    start, end = (datetime.fromisoformat(events[place]["time"]) for place in (0, -1))
-    return events[-1]["round"], (end - start).total_seconds()
+    return events
+
+
+def _seconds_until(path: Path, chosen: int, events: Sequence[Mapping[str, Any]]) -> float:
+    """To the run's end where its last round is the one chosen, else to that one's evaluation."""
+    wanted = "run-end" if chosen == events[-1]["round"] else "server-evaluate"
+    times = [
+        datetime.fromisoformat(each["time"])
+        for each in events
+        if (each["event"], each.get("round")) == (wanted, chosen)
+    ]
+    if not times:
+        raise Zk0Error(f"{path / 'metrics.jsonl'} does not say when round {chosen} was evaluated.")
+    return (times[-1] - datetime.fromisoformat(events[0]["time"])).total_seconds()
 
 
 def _choose_round(path: Path, rounds: Sequence[Round], which: str) -> int:

@@ -1,6 +1,5 @@
 """What a run is, as its config.json says."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zk0.errors import Zk0Error
+from zk0.record.tasks import dataset_of
 
 CONFIG = "config.json"
 
@@ -82,17 +82,9 @@ class About(BaseModel, frozen=True):
         return bool(self.settings.rollout_episodes) and due
 
     def is_unseen(self, task: str) -> bool:
-        """Whether a rollout's task is that of a server's dataset, which no client has.
-
-        A task has its dataset's name, and where that has several an ending: "near-touch".
-        """
-        return _owner(task, self.server) > _owner(task, self.clients)
-
-
-def _owner(task: str, datasets: Sequence[Client | Dataset]) -> int:
-    """Length of the longest name among `datasets` that `task` is called after."""
-    names = [each.slug for each in datasets]
-    return max((len(name) for name in names if f"{task}-".startswith(f"{name}-")), default=0)
+        """Whether a rollout's task is that of a server's dataset, which no client has."""
+        clients, server = ({each.slug for each in part} for part in (self.clients, self.server))
+        return dataset_of(task, clients | server) in server - clients
 
 
 def parse_about(path: Path, text: str | bytes) -> About:
