@@ -1,5 +1,6 @@
 """Named federations are what a run can be configured with."""
 
+from collections import Counter
 from importlib.resources import files
 
 import pytest
@@ -7,17 +8,35 @@ import pytest
 from zk0.config import parse_datasets
 from zk0.data.presets import names, preset
 from zk0.errors import Zk0Error
+from zk0.sim.recipes import recipe
 
 
 @pytest.mark.parametrize(
-    ("name", "clients", "server"), [("so100-community", 12, 1), ("lerobot-so100", 3, 1)]
+    ("name", "kind", "clients", "server"),
+    [
+        ("so100-community", "hf", 12, 1),
+        ("lerobot-so100", "hf", 3, 1),
+        ("embedded-2", "sim", 2, 2),
+        ("embedded-8", "sim", 8, 2),
+    ],
 )
-def test_each_is_a_federation_of_hub_datasets(name: str, clients: int, server: int) -> None:
+def test_each_is_a_federation(name: str, kind: str, clients: int, server: int) -> None:
     datasets = parse_datasets(preset(name))
     assert (len(datasets.clients), len(datasets.server)) == (clients, server)
     for dataset in (*datasets.clients, *datasets.server):
-        assert dataset.parsed.kind == "hf"
+        assert dataset.parsed.kind == kind
         assert dataset.description
+
+
+@pytest.mark.parametrize("name", ["embedded-2", "embedded-8"])
+def test_the_embedded_worlds_data_are_shared_out_whole(name: str) -> None:
+    """Among fewer or more clients there are the same scenes, and as many episodes of each."""
+    shared: Counter[str] = Counter()
+    for dataset in parse_datasets(preset(name)).clients:
+        parts = dataset.parsed.part[1] if dataset.parsed.part else 1
+        for scene in recipe(dataset.parsed.name).scenes:
+            shared[scene.task] += scene.episodes // parts
+    assert shared == dict.fromkeys(["touch", "picklift", "pickandplace", "stackcube"], 30)
 
 
 def test_datasets_of_the_same_last_name_stay_apart() -> None:
@@ -29,7 +48,7 @@ def test_datasets_of_the_same_last_name_stay_apart() -> None:
 
 
 def test_all_are_named() -> None:
-    assert names() == ["so100-community", "lerobot-so100"]
+    assert names() == ["so100-community", "lerobot-so100", "embedded-2", "embedded-8"]
 
 
 def test_a_misspelt_name_is_told_the_right_one() -> None:

@@ -49,6 +49,15 @@ def test_json_there_and_back(entry: Recipe) -> None:
     assert again.fingerprint == entry.fingerprint
 
 
+def test_a_dataset_can_hold_the_scenes_of_several() -> None:
+    both = recipe("touch+stackcube")
+    assert both.scenes == RECIPES["touch"].scenes + RECIPES["stackcube"].scenes
+    assert (both.name, both.episodes) == ("touch+stackcube", 60)
+    assert both.fingerprint not in {entry.fingerprint for entry in RECIPES.values()}
+    with pytest.raises(Zk0Error, match="no embedded dataset is called 'stack'"):
+        recipe("touch+stack")
+
+
 def test_fingerprint_sees_every_change() -> None:
     entry = RECIPES["touch"]
     moved = replace(entry.scenes[0], region=Region((0.2, 0.0), (0.0, 0.01)))

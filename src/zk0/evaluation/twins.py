@@ -11,7 +11,7 @@ from pathlib import Path
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.sim import manifest
-from zk0.sim.recipes import RECIPES, Recipe, Scene
+from zk0.sim.recipes import RECIPES, Recipe, Scene, recipe
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Twin:
 def twins_of(source: Source) -> list[Twin]:
     """The scenes of a simulated dataset, also of a copy in a folder; none of any other."""
     if source.kind == "sim":
-        recipe = RECIPES.get(source.name)
-        return [] if recipe is None else _scenes(recipe, source.whole.slug)
+        return _scenes(recipe(source.name), source.whole.slug)
     recorded = manifest.read(Path(source.name).expanduser()) if source.kind == "local" else {}
     return _scenes(Recipe.from_json(recorded["recipe"]), source.whole.slug) if recorded else []
 
@@ -42,7 +41,7 @@ def all_twins(sources: Iterable[Source]) -> dict[str, Twin]:
 def choose(names: Iterable[str]) -> list[Twin]:
     """The scenes of the embedded world called by these names, those of datasets for all that they
     have; all where there is no name. Raises `Zk0Error` where there is none of a name."""
-    known = {name: _scenes(recipe, name) for name, recipe in RECIPES.items()}
+    known = {name: _scenes(entry, name) for name, entry in RECIPES.items()}
     known.update({twin.name: [twin] for twins in [*known.values()] for twin in twins})
     chosen = list(names) or list(RECIPES)
     for name in chosen:

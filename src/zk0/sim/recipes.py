@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from zk0.errors import Zk0Error
@@ -185,13 +185,23 @@ RECIPES: dict[str, Recipe] = {entry.name: entry for entry in _CATALOGUE}
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; a Zk0Error naming the nearest one where there is none."""
+    """The recipe of that name, "touch+stackcube" having the scenes of both; a Zk0Error naming the
+    nearest one where there is none."""
+    if "+" in name:
+        return _together(name, [recipe(part) for part in name.split("+")])
     if name in RECIPES:
         return RECIPES[name]
     nearest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
     guess = f"did you mean '{nearest[0]}'?" if nearest else "choose one of these."
     known = ", ".join(RECIPES)
     raise Zk0Error(f"no embedded dataset is called '{name}' ({known}): {guess}")
+
+
+def _together(name: str, parts: list[Recipe]) -> Recipe:
+    scenes = tuple(scene for part in parts for scene in part.scenes)
+    return replace(
+        parts[0], name=name, description="; ".join(p.description for p in parts), scenes=scenes
+    )
 
 
 def resolve(names: Iterable[str | Recipe]) -> list[Recipe]:
