@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/averaging.py --pooled    # all data in one place, as many steps
 
 No Flower, no proximal term, one thread: each round the weighted mean of the clients' weights, and
-now and then the policy loss on the server's datasets. 2,000 steps take about three minutes.
+now and then the policy loss on the server's datasets; rollouts at the end, where wished. 2,000
+steps take about three minutes.
 """
 
 import argparse
@@ -16,6 +17,9 @@ import torch
 
 from zk0.config import load
 from zk0.data.statistics import pool_statistics
+from zk0.evaluation import closed_loop
+from zk0.evaluation.tally import by_task
+from zk0.evaluation.twins import all_twins
 from zk0.evaluation.unseen import Unseen
 from zk0.learning.batches import Batches, PooledBatches
 from zk0.learning.policy import get_trainable, set_trainable
@@ -43,6 +47,8 @@ class Averaging:
         }
         self.unseen = Unseen(self.policy, frames, cache_options(config), 32, options.eval_batches)
         self.server = self.unseen.normalised(statistics)
+        self.statistics = statistics
+        self.twins = all_twins(each.parsed for each in (*datasets.clients, *datasets.server))
         self.moments: list[dict | None] = [None] * len(self.parts)
 
     def run(self) -> None:
@@ -53,16 +59,26 @@ class Averaging:
                 losses = self.unseen.summarise(self.unseen.evaluate(self.server, False))
                 shown = ", ".join(f"{slug} {each.loss:.4f}" for slug, each in losses.items())
                 print(f"round {number}: {shown} ({time.perf_counter() - start:.0f} s)", flush=True)
+        if self.options.episodes:
+            self.try_out()
+
+    def try_out(self) -> None:
+        closed_loop.require_rendering()
+        seeds = closed_loop.seeds_of(self.options.episodes)
+        for twin in self.twins.values():
+            played = closed_loop.play_policy(self.policy, self.statistics, twin, seeds)
+            for task, tally in by_task(played).items():
+                print(f"{task}: {tally.successes}/{tally.episodes}", flush=True)
 
     def round(self, number: int) -> None:
         begin = {name: values.clone() for name, values in get_trainable(self.policy).items()}
-        total = sum(map(len, self.parts))
+        weights = [1 if self.options.equally else len(part) for part in self.parts]
         mean = {name: torch.zeros_like(v, dtype=torch.float64) for name, v in begin.items()}
-        for client, part in enumerate(self.parts):
+        for client, weight in enumerate(weights):
             set_trainable(self.policy, begin)
             self.train(client, number)
             for name, values in get_trainable(self.policy).items():
-                mean[name] += values.double() * (len(part) / total)
+                mean[name] += values.double() * (weight / sum(weights))
         set_trainable(self.policy, {name: values.float() for name, values in mean.items()})
 
     def train(self, client: int, number: int) -> None:
@@ -84,6 +100,8 @@ def main() -> None:
     parser.add_argument("--eval-batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep-moments", action="store_true", help="AdamW's, between rounds")
+    parser.add_argument("--equally", action="store_true", help="each client counts as much")
+    parser.add_argument("--episodes", type=int, default=0, help="rollouts of each task")
     parser.add_argument("--pooled", action="store_true", help="all data in one place")
     Averaging(parser.parse_args()).run()
 

@@ -9,11 +9,14 @@ from lerobot.configs import NormalizationMode
 from tests.controls import QUIET, configured
 from tests.learning.test_normalisation import normalising_by
 from zk0.config import Datasets
-from zk0.controls import Control, run_control, starting_arrays
+from zk0.controls import Control, run_control
 from zk0.errors import Zk0Error
+from zk0.evaluation.closed_loop import play_policy, seeds_of
+from zk0.evaluation.twins import twins_of
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import load_checkpoint
-from zk0.record.evidence import folder_of, load_frames
+from zk0.learning.policy import build_policy, load_checkpoint
+from zk0.node import starting_arrays
+from zk0.record.evidence import folder_of, load_frames, load_rollouts
 from zk0.record.run_folder import RunFolder
 
 
@@ -89,6 +92,33 @@ def test_same_seed_same_run_and_another_seed_another(
     assert hashes[1] != kept
 
 
+def test_rollouts_of_the_start_come_with_the_first_others(
+    controls: dict[str, Path], sources: Datasets, tmp_path: Path
+):
+    """And training goes on as if they had not been played."""
+    import torch
+
+    config = configured(tmp_path, rollout_frequency=1, rollout_episodes=1, rollout_videos=0)
+    control = Control("local", config, sources, [1])
+    run_control("local", config, sources, QUIET, [[1]])
+    (run,) = tmp_path.iterdir()
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    order = [
+        (each["event"], each["round"])
+        for each in events
+        if each["event"] in ("train-aggregate", "rollouts")
+    ]
+    trained, played = "train-aggregate", "rollouts"
+    assert order == [(trained, 1), (played, 0), (played, 1), (trained, 2), (played, 2)]
+    (twin,) = twins_of(sources.clients[0].parsed)
+    base = build_policy(config.model_name, config.seed, torch.device("cpu"))
+    alone = play_policy(base, control.statistics, twin, seeds_of(1))
+    assert load_rollouts(folder_of(run, 0))[0] == alone[0]
+    assert load_rollouts(folder_of(run, 2))[0] != alone[0]
+    kept = json.loads((controls["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]
+    assert events[-1]["hash"] == kept
+
+
 def test_local_normalization_is_the_clients_own(sources: Datasets, tmp_path: Path):
     config = configured(tmp_path, normalization="local")
     alone = Control("local", config, sources, [1])
@@ -100,8 +130,6 @@ def test_local_normalization_is_the_clients_own(sources: Datasets, tmp_path: Pat
 def test_policy_that_normalises_by_quantiles(sources: Datasets, tmp_path: Path):
     """From what clients tell, which is no more than it needs, to a checkpoint."""
     import torch
-
-    from zk0.learning.policy import build_policy
 
     embedded = build_policy("embedded", 0, torch.device("cpu"))
     normalising_by(embedded, NormalizationMode.QUANTILES).save_pretrained(tmp_path / "policy")

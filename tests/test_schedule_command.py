@@ -74,7 +74,7 @@ def test_no_round_is_left_out(schedule):
     ("run_config", "rate", "assumption"),
     [
         ("initial-lr=0.02", "2.000e-02", None),
-        ("seed=0", "2.000e-03", 'assuming 0.002 for model-name "embedded"'),
+        ("seed=0", "5.000e-04", 'assuming 0.0005 for model-name "embedded"'),
         (
             "model-name='lerobot/smolvla_base'",
             "1.000e-04",
@@ -126,7 +126,7 @@ def test_a_run_folder_boosts_its_hard_clients(schedule, tmp_path: Path):
         (["--losses", "text.json"], "--losses: text.json holds no losses (Invalid JSON:"),
         (["--png", "nowhere/schedule.png"], "--png: nowhere/schedule.png cannot be written (No "),
         (["--png", "folder"], "--png: folder cannot be written (Is a directory). Name a file"),
-        (["-c", "eta-min=0.1"], "eta-min = 0.1 is above the learning rate of round 1, 0.002:"),
+        (["-c", "eta-min=0.1"], "eta-min = 0.1 is above the learning rate of round 1, 0.0005:"),
         (["-c", "t-zero=3"], "t-zero is not a known key. Did you mean"),
         (["-c", "preset='wild'"], "preset = 'wild' is not valid: it has to be one of"),
         (["--app", "nowhere"], "nowhere/pyproject.toml cannot be read"),

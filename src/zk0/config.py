@@ -105,6 +105,7 @@ class Config(BaseModel):
     rollout_frequency: int = Field(ge=0)
     rollout_episodes: int = Field(ge=0, le=10_000)
     rollout_videos: int = Field(ge=0)
+    client_weighting: Literal["frames", "equal"]
     fraction_train: float = Field(gt=0, le=1)
     fraction_evaluate: float = Field(ge=0, le=1)
     min_train_nodes: int = Field(ge=1)
@@ -139,9 +140,9 @@ class Config(BaseModel):
         return frozenset(self.allow_dataset_issues.split())
 
     def is_thorough(self, server_round: int) -> bool:
-        """Whether a round's evaluation also predicts actions, plays rollouts and films."""
+        """Whether the evaluation after a round also predicts actions, plays rollouts and films."""
         due = self.rollout_frequency and server_round % self.rollout_frequency == 0
-        return bool(due) or server_round == self.num_server_rounds
+        return server_round > 0 and (bool(due) or server_round == self.num_server_rounds)
 
     def to_run_config(self) -> dict[str, Any]:
         """The values by their hyphenated keys, as a user writes them."""

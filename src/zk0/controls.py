@@ -7,10 +7,9 @@ nobody who trains in one place would reset them every round.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-import torch
 from loguru import logger
 
 from zk0.config import Config, Datasets, Logging
@@ -24,15 +23,16 @@ from zk0.federation.schedules import ScheduleState, advance, begin, observe_star
 from zk0.federation.wire import Introduction
 from zk0.learning.batches import PooledBatches
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import (
-    Arrays,
-    build_policy,
-    get_trainable,
-    load_trainable,
-    set_trainable,
-)
+from zk0.learning.policy import Arrays, get_trainable, set_trainable
 from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
-from zk0.node import Node, cache_options, refuse_issues, warm_frames, warm_policy
+from zk0.node import (
+    Node,
+    cache_options,
+    refuse_issues,
+    starting_arrays,
+    warm_frames,
+    warm_policy,
+)
 from zk0.publication import publish, save_model
 from zk0.record.background import Background
 from zk0.record.evidence import folder_of
@@ -59,13 +59,6 @@ def run_control(
             logger.info("{} baseline on {}", kind, names)
             Control(kind, config, datasets, trained_on).run(folder, start)
         print(f"Outputs: {folder.path}", flush=True)
-
-
-def starting_arrays(config: Config) -> dict[str, torch.Tensor]:
-    """The trainable arrays that the federated run begins with: of a policy that nothing has trained
-    yet, as this process's own may have been."""
-    policy = build_policy(config.model_name, config.seed, torch.device("cpu"))
-    return load_trainable(policy, config.start_from) if config.start_from else get_trainable(policy)
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,10 @@ class Control:
         ):
             history = History(folder, trackers, background)
             sources = [each.parsed for each in (*self.datasets.clients, *self.datasets.server)]
-            evaluation = ServerEvaluation(config, self.unseen, self.statistics, sources, history)
+            begin = partial(starting_arrays, config)
+            evaluation = ServerEvaluation(
+                config, self.unseen, self.statistics, sources, history, begin
+            )
             Training(self, evaluation).run()
             logger.info("{}", verdict(history.server_losses))
 

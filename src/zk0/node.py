@@ -27,6 +27,7 @@ from zk0.learning.policy import (
     build_policy,
     check_fit,
     get_trainable,
+    load_trainable,
     set_trainable,
 )
 from zk0.learning.prefix_cache import CacheOptions
@@ -42,6 +43,14 @@ def warm_policy(config: Config) -> SmolVLAPolicy:
 @lru_cache(maxsize=1)
 def _build(model_name: str, seed: int, device: str, precision: Precision) -> SmolVLAPolicy:
     return build_policy(model_name, seed, select_device(device), precision)
+
+
+def starting_arrays(config: Config, policy: SmolVLAPolicy | None = None) -> Arrays:
+    """The trainable arrays that a run begins with; `policy` may be given where nothing has trained
+    it yet."""
+    if policy is None:
+        policy = build_policy(config.model_name, config.seed, torch.device("cpu"))
+    return load_trainable(policy, config.start_from) if config.start_from else get_trainable(policy)
 
 
 @lru_cache(maxsize=16)

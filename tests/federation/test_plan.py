@@ -122,17 +122,20 @@ def test_eta_min_above_the_rate_names_both_keys():
 
 def test_rate_of_a_preview():
     assert preview_rate(config(initial_lr=0.02)) == 0.02
-    assert preview_rate(config(model_name="embedded")) == 2e-3
+    assert preview_rate(config(model_name="embedded")) == 5e-4
     assert preview_rate(config(model_name="lerobot/smolvla_base")) == 1e-4
 
 
-def test_rates_of_a_preview_are_those_of_the_models(policy: Any):
+def test_rates_of_a_preview_are_those_of_the_models():
+    import torch
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 
-    from zk0.learning.policy import EMBEDDED, EMBEDDED_RANDOM
+    from zk0.learning.policy import EMBEDDED, EMBEDDED_RANDOM, build_policy
 
-    assert set(PREVIEW_RATES) == {EMBEDDED, EMBEDDED_RANDOM}
-    assert set(PREVIEW_RATES.values()) == {policy.config.optimizer_lr}
+    assert {
+        name: build_policy(name, 0, torch.device("cpu")).config.optimizer_lr
+        for name in (EMBEDDED, EMBEDDED_RANDOM)
+    } == PREVIEW_RATES
     assert SmolVLAConfig().optimizer_lr == PREVIEW_RATE
 
 

@@ -295,6 +295,15 @@ def test_each_round_is_the_mean_of_its_clients_weighted_by_their_frames(trial: O
         np.testing.assert_allclose(values_of(end)[name], x, atol=1e-6)
 
 
+def test_clients_can_count_as_much_as_each_other(trial: Open):
+    end = trial("client-weighting='equal'").run()
+    for name, start in START.items():
+        x = start.astype(np.float64)
+        for _ in range(10):
+            x = np.mean([local_steps(x, i, RATE) for i in range(3)], 0)
+        np.testing.assert_allclose(values_of(end)[name], x, atol=1e-6)
+
+
 def test_the_loss_falls_and_the_record_has_every_round(trial: Open):
     run = trial("num-server-rounds=5")
     end = run.run()
@@ -700,17 +709,16 @@ def test_arrays_damaged_on_their_way_out_are_noticed_by_the_client(trial: Open):
 
 
 def scaffold(
-    clients: Sequence[Client], asked: Mapping[int, Sequence[int]], server_rate: float
+    weights: Sequence[int], asked: Mapping[int, Sequence[int]], server_rate: float
 ) -> dict[str, NDArray[np.float64]]:
     """Algorithm 1 of Karimireddy et al. 2020 with option II, from the record of who took part.
 
-    x and c are the clients' means weighted by frames, as under zk0's other strategies.
+    x and c are weighted means over the clients, as under zk0's other strategies.
     """
-    frames = [client.introduction.statistics[ACTION].count for client in clients]
     ends = {}
     for name, start in START.items():
         x, c = start.astype(np.float64), np.zeros(start.shape)
-        own = [np.zeros(start.shape) for _ in clients]
+        own = [np.zeros(start.shape) for _ in weights]
         for taking_part in asked.values():
             moved, changes = [], []
             for i in taking_part:
@@ -719,11 +727,11 @@ def scaffold(
                     y -= RATE * (CURVATURES[i] * (y - TARGETS[i]) - own[i] + c)
                 following = own[i] - c + (x - y) / (STEPS * RATE)
                 moved.append(y)
-                changes.append(frames[i] * (following - own[i]))
+                changes.append(weights[i] * (following - own[i]))
                 own[i] = following
-            mean = np.average(moved, 0, [frames[i] for i in taking_part])
+            mean = np.average(moved, 0, [weights[i] for i in taking_part])
             x = x + server_rate * (mean - x)
-            c = c + np.sum(changes, 0) / sum(frames)
+            c = c + np.sum(changes, 0) / sum(weights)
         ends[name], ends[f"c of {name}"] = x, c
     return ends
 
@@ -731,7 +739,11 @@ def scaffold(
 EQUAL = [meet(number, 100) for number in range(3)]  # as in the paper
 
 
-@pytest.mark.parametrize("clients", [EQUAL, CLIENTS[:3]], ids=["equal", "by frames"])
+@pytest.mark.parametrize(
+    ("clients", "weighting"),
+    [(EQUAL, "frames"), (CLIENTS[:3], "frames"), (CLIENTS[:3], "equal")],
+    ids=["of equal size", "by frames", "equally"],
+)
 @pytest.mark.parametrize(
     ("settings", "server_rate"),
     [
@@ -741,12 +753,15 @@ EQUAL = [meet(number, 100) for number in range(3)]  # as in the paper
     ],
 )
 def test_scaffold_is_algorithm_one(
-    trial: Open, clients: Sequence[Client], settings: str, server_rate: float
+    trial: Open, clients: Sequence[Client], weighting: str, settings: str, server_rate: float
 ):
-    run = trial("num-server-rounds=6", "strategy='scaffold'", settings, clients=clients)
+    told = "num-server-rounds=6", "strategy='scaffold'", f"client-weighting='{weighting}'"
+    run = trial(*told, settings, clients=clients)
     end = run.run()
     assert end.control is not None
-    expected = scaffold(clients, run.trained(), server_rate)
+    counts = [client.introduction.statistics[ACTION].count for client in clients]
+    weights = counts if weighting == "frames" else [1] * len(clients)
+    expected = scaffold(weights, run.trained(), server_rate)
     for name, values in values_of(end).items():
         np.testing.assert_allclose(values, expected[name], atol=1e-6)
         np.testing.assert_allclose(end.control[name].numpy(), expected[f"c of {name}"], atol=2e-6)

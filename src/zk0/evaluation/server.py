@@ -1,7 +1,8 @@
 """The server's evaluation of the global policy: on recorded frames, and in the simulator."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from loguru import logger
 
@@ -14,6 +15,7 @@ from zk0.evaluation.policy_loss import PolicyLoss
 from zk0.evaluation.tally import by_task
 from zk0.evaluation.twins import all_twins
 from zk0.evaluation.unseen import Unseen, composite
+from zk0.learning.policy import Arrays, get_trainable, set_trainable
 from zk0.record.evidence import SERVER, Rollout, folder_of, save_frames, save_rollouts
 from zk0.record.history import History
 
@@ -22,7 +24,7 @@ FAILURES = (Zk0Error, OSError, ValueError, RuntimeError)
 
 class ServerEvaluation:
     """Evaluates the policy as it is, on `unseen` data and in the twins of `sources`, and puts what
-    it finds into the record."""
+    it finds into the record. `start` gives the arrays that training began with."""
 
     def __init__(
         self,
@@ -31,11 +33,13 @@ class ServerEvaluation:
         statistics: Statistics,
         sources: Iterable[Source],
         history: History,
+        start: Callable[[], Arrays],
     ) -> None:
         self.config = config
         self.unseen = unseen
         self.statistics = statistics
         self.history = history
+        self.start = start
         self.datasets = unseen.normalised(statistics)
         self.twins = all_twins(sources)
         self._thorough: set[int] = set()
@@ -43,21 +47,22 @@ class ServerEvaluation:
     def evaluate(self, server_round: int) -> float | None:
         """The mean loss on the unseen datasets; None, with the reason in the record, where it
         cannot be measured. Before round 1 and where the configuration says so, actions are
-        predicted too, and in the latter case rollouts played."""
+        predicted too, and in the latter case rollouts played: those of the start with the first
+        others, so that training does not wait for them."""
         thorough = self.config.is_thorough(server_round)
         losses = self._losses(server_round, predict=thorough or server_round == 0)
         if losses is None:
             return None
         if thorough:
-            self._roll_out(server_round, losses)
+            self._roll_out(server_round)
         return composite(losses)
 
     def conclude(self, server_round: int) -> None:
         """Evaluate the last round thoroughly, where it ended the run before its time."""
-        if server_round not in self._thorough:
-            losses = self._losses(server_round, predict=True)
-            if losses is not None:
-                self._roll_out(server_round, losses)
+        if server_round in self._thorough:
+            return
+        if self._losses(server_round, predict=True) is not None:
+            self._roll_out(server_round)
 
     def _losses(self, server_round: int, predict: bool) -> dict[str, PolicyLoss] | None:
         try:
@@ -78,14 +83,30 @@ class ServerEvaluation:
         _tell(server_round, loss, losses)
         return losses
 
-    def _roll_out(self, server_round: int, losses: Mapping[str, PolicyLoss]) -> None:
+    def _roll_out(self, server_round: int) -> None:
         self._thorough.add(server_round)
         if not (self.config.rollout_episodes and self.twins and closed_loop.can_render()):
             return
+        if self.config.rollout_frequency and not self.history.has_rollouts(0):
+            with self._as_it_began():
+                self._try_out(0)
+        self._try_out(server_round)
+
+    @contextmanager
+    def _as_it_began(self) -> Iterator[None]:
+        policy = self.unseen.policy
+        now = {name: array.clone() for name, array in get_trainable(policy).items()}
+        set_trainable(policy, self.start())
+        try:
+            yield
+        finally:
+            set_trainable(policy, now)
+
+    def _try_out(self, server_round: int) -> None:
         try:
             closed_loop.check_twin(self.unseen.policy)
             with self.history.timed(server_round, "rollouts"):
-                rollouts = self._play(server_round, losses)
+                rollouts = self._play(server_round)
         except FAILURES as error:
             logger.opt(exception=True).debug("where it was raised")
             self.history.add_rollout_error(server_round, f"{type(error).__name__}: {error}")
@@ -94,14 +115,14 @@ class ServerEvaluation:
         tallies = {task: tally.to_json() for task, tally in by_task(rollouts).items()}
         self.history.add_rollouts(server_round, tallies)
 
-    def _play(self, server_round: int, losses: Mapping[str, PolicyLoss]) -> list[Rollout]:
+    def _play(self, server_round: int) -> list[Rollout]:
         policy, rollouts = self.unseen.policy, []
         seeds = closed_loop.seeds_of(self.config.rollout_episodes)
         folder = folder_of(self.history.folder.path, server_round)
         for twin in self.twins.values():
             films = {seed: closed_loop.Film() for seed in seeds[: self.config.rollout_videos]}
             played = closed_loop.play_policy(policy, self.statistics, twin, seeds, films)
-            loss = losses[twin.dataset].loss if twin.dataset in losses else None
+            loss = self.history.server_losses.get(twin.dataset, {}).get(server_round)
             videos = closed_loop.save_films(films, played, folder, SERVER, server_round, loss)
             self.history.trackers.show(server_round, {video.stem: video for video in videos})
             rollouts += played

@@ -28,9 +28,9 @@ from zk0.federation.simulation import heal_actor_pool
 from zk0.federation.state import State, load_state, save_state
 from zk0.federation.wire import Introduction
 from zk0.learning.normalisation import check_statistics
-from zk0.learning.policy import get_trainable, load_trainable, set_trainable
+from zk0.learning.policy import set_trainable
 from zk0.learning.scaffold import zeros_like
-from zk0.node import cache_options, refuse_issues, warm_frames, warm_policy
+from zk0.node import cache_options, refuse_issues, starting_arrays, warm_frames, warm_policy
 from zk0.publication import publish, save_model
 from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after
@@ -128,7 +128,8 @@ class Federation:
             self.progress = self._start(config, policy)
         else:
             self.progress, statistics = self._resume(config, state, clients, history)
-        evaluation = ServerEvaluation(config, unseen, statistics, sources, history)
+        start = partial(starting_arrays, config)
+        evaluation = ServerEvaluation(config, unseen, statistics, sources, history, start)
         server = ServerSide(config, evaluation, clients, self.optimizer)
         self.rounds = Rounds(
             grid, config, self.settings, self.optimizer, clients, statistics, server, history
@@ -139,9 +140,8 @@ class Federation:
         return self.rounds.run(self.progress).server_round
 
     def _start(self, config: Config, policy: SmolVLAPolicy) -> Progress:
-        arrays = get_trainable(policy)
+        arrays = starting_arrays(config, policy)
         if config.start_from:
-            arrays = load_trainable(policy, config.start_from)
             logger.info("starting from the weights of {}", config.start_from)
         schedule, _ = begin(self.settings)
         control = _pack(zeros_like(arrays)) if config.strategy == "scaffold" else None

@@ -1,6 +1,6 @@
 """The rounds of a run: who takes part, what they are told, what becomes of their replies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -174,7 +174,7 @@ class Rounds:
     def _collect(
         self, number: int, progress: Progress, contents: Mapping[Client, RecordDict]
     ) -> "Intake":
-        intake = Intake(Agreement(Decoded(progress.arrays)))
+        intake = Intake(Agreement(Decoded(progress.arrays)), self._weigh)
         for client, reply in self._replies(number, contents, MessageType.TRAIN):
             self._fold(number, progress, client, reply, intake)
             del reply  # of full size before the next one comes
@@ -205,12 +205,18 @@ class Rounds:
 
     def _move_control(self, control: ArrayRecord, intake: "Intake") -> ArrayRecord:
         """c + |S|/N * mean of the changes: SCAFFOLD's algorithm 1, with clients counted by their
-        frames, so that it seeks the same optimum as the weighted mean of the other strategies."""
-        every = sum(client.introduction.statistics[ACTION].count for client in self.clients)
+        weights, so that it seeks the same optimum as the weighted mean of the other strategies."""
+        every = sum(
+            self._weigh(client.introduction.statistics[ACTION].count) for client in self.clients
+        )
         share, moved = intake.change.weight / every, intake.change.take()
         return pack_arrays(
             {name: old + share * moved[name] for name, old in Decoded(control).items()}
         )
+
+    def _weigh(self, frames: int) -> int:
+        """A client's weight in the means, by its training frames."""
+        return frames if self.config.client_weighting == "frames" else 1
 
     def _count_bytes(self, number: int, progress: Progress, sent: int, received: int) -> None:
         """Of the arrays, which a message is all but made of; a reply is as large as the message."""
@@ -298,14 +304,16 @@ class Rounds:
 class Intake:
     """What a round's valid replies have added up to so far."""
 
-    def __init__(self, agreement: Agreement) -> None:
+    def __init__(self, agreement: Agreement, weigh: Callable[[int], int]) -> None:
         self.mean, self.change = RunningMean(), RunningMean()
         self.agreement = agreement
+        self.weigh = weigh
         self.metrics: dict[int, dict[str, Any]] = {}
 
     def add(self, client: Client, training: Training) -> None:
-        self.mean.add(training.arrays, training.examples)
-        self.change.add(training.control, training.examples)
+        weight = self.weigh(training.examples)
+        self.mean.add(training.arrays, weight)
+        self.change.add(training.control, weight)
         self.agreement.add(client.number, training.arrays)
         self.metrics[client.number] = training.metrics
 

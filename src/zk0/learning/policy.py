@@ -52,18 +52,19 @@ def build_policy(
 
 
 def _base() -> SmolVLAPolicy:
-    policy = _embedded(embedded_backbone(), seed=0)
+    policy = _embedded(embedded_backbone(), seed=0, learning_rate=5e-4)
     weights = base_weights()
     policy.load_state_dict({name: weights[name] for name in get_trainable(policy)}, strict=False)
     return policy
 
 
 def _random(seed: int) -> SmolVLAPolicy:
-    return _embedded(embedded_backbone(random=True), seed)
+    return _embedded(embedded_backbone(random=True), seed, learning_rate=2e-3)
 
 
-def _embedded(backbone: Path, seed: int) -> SmolVLAPolicy:
-    """The tiny policy on the backbone in that folder, with an action expert drawn from `seed`."""
+def _embedded(backbone: Path, seed: int, learning_rate: float) -> SmolVLAPolicy:
+    """The tiny policy on the backbone in that folder, with an action expert drawn from `seed`, and
+    the rate that its fine-tuning takes."""
     camera = PolicyFeature(FeatureType.VISUAL, (3, IMAGE_SIZE, IMAGE_SIZE))
     config = SmolVLAConfig(
         input_features={
@@ -77,7 +78,7 @@ def _embedded(backbone: Path, seed: int) -> SmolVLAPolicy:
         n_action_steps=8,
         resize_imgs_with_padding=(IMAGE_SIZE, IMAGE_SIZE),
         num_vlm_layers=0,  # all there are
-        optimizer_lr=2e-3,
+        optimizer_lr=learning_rate,
         device="cpu",
     )
     with torch.random.fork_rng(devices=[]):

@@ -13,9 +13,9 @@ from loguru import logger
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from zk0.pretraining.scenes import SHARES, Share, is_taken, scenes
+from zk0.pretraining.scenes import SHARES, Share, is_taken, scenes, taken_places
 from zk0.sim import opengl
-from zk0.sim.recipes import GENERATION, RECIPES
+from zk0.sim.recipes import GENERATION
 
 if TYPE_CHECKING:
     from zk0.sim.world import Observation, World
@@ -60,7 +60,7 @@ def plan(parent: Path, samples: int) -> list[Shard]:
 def fingerprint() -> str:
     """SHA-256 of all that the samples follow from, beside their number: 64 hexadecimal digits."""
     wanted = [asdict(scene) for share in SHARES for scene in scenes(share)]
-    taken = [asdict(recipe) for recipe in RECIPES.values()]
+    taken = [asdict(place) for place in taken_places()]
     content = [GENERATION, wanted, taken, EVERY, CHUNK, SIZE, FIRST_SEED, _STRIDE, _PARTS]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -44,8 +44,13 @@ def scenes(share: Share) -> list[Scene]:
 
 def is_taken(position: np.ndarray) -> bool:
     """Whether an embedded dataset has things at `position` (2,), metres."""
-    places = (scene.region for recipe in RECIPES.values() for scene in recipe.scenes)
     return any(
         np.hypot(*(position - np.array(place.centre))) < place.radius[1] + _MARGIN
-        for place in places
+        for place in taken_places()
     )
+
+
+def taken_places() -> list[Region]:
+    """Where the embedded datasets' things lie, each place once."""
+    places = (scene.region for recipe in RECIPES.values() for scene in recipe.scenes)
+    return list(dict.fromkeys(places))

@@ -48,7 +48,7 @@ class Course:
     """How long each half of pre-training takes, in gradient steps, and how."""
 
     look_steps: int = 3000
-    act_steps: int = 20_000
+    act_steps: int = 10_000
     batch_size: int = 32
     learning_rate: float = 1e-3
     warm_up: int = 200

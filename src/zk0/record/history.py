@@ -169,6 +169,10 @@ class History:
         parts = [f"{task} {each['successes']}/{each['episodes']}" for task, each in tasks.items()]
         logger.info("round {}: rollouts succeeded: {}", server_round, ", ".join(parts))
 
+    def has_rollouts(self, server_round: int) -> bool:
+        """Whether rollouts of a round were played, or could not be."""
+        return not {"rollouts", "rollout-error"}.isdisjoint(self.rounds[server_round])
+
     def add_rollout_error(self, server_round: int, reason: str) -> None:
         """Rollouts could not be played: the losses stand without them."""
         self.rounds[server_round]["rollout-error"] = reason
