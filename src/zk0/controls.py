@@ -96,7 +96,7 @@ class Control:
                 config, self.unseen, self.statistics, sources, history, begin
             )
             Training(self, evaluation).run()
-            logger.info("{}", verdict(history.server_losses))
+            logger.info("{}", verdict(history.server_losses, history.successes))
 
     @cached_property
     def nodes(self) -> list[Node]:

@@ -56,7 +56,11 @@ def test_verdict_comes_first_and_says_better(make):
     heading = next(i for i, word in enumerate(page.words) if word == "Better than its start")
     assert "best policy loss" not in page.words[:heading]
     assert page.text.rindex("Better than its start") < page.text.index("best policy loss")
-    assert "Policy loss 2.2000 → 0.8944 (-59%): better than its start; best in round 4" in page.text
+    sentence = (
+        "Policy loss 2.2000 → 0.8944 (-59%): better than its start, success in "
+        "8 of 12 rollouts; best in round 4"
+    )
+    assert sentence in page.text
 
 
 def test_verdict_says_worse_and_that_a_run_goes_on(make):

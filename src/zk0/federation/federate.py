@@ -84,7 +84,7 @@ def federate(
         sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
         federation = Federation(grid, config, unseen, sources, clients, statistics, history, state)
         last_round = federation.run()
-        logger.info("{}", verdict(history.server_losses))
+        logger.info("{}", verdict(history.server_losses, history.successes))
     share_model(config, folder, last_round)
 
 

@@ -173,6 +173,18 @@ class History:
         """Whether rollouts of a round were played, or could not be."""
         return not {"rollouts", "rollout-error"}.isdisjoint(self.rounds[server_round])
 
+    @property
+    def successes(self) -> dict[int, tuple[int, int]]:
+        """How many rollouts succeeded, of how many, by round."""
+        played = {n: each["rollouts"] for n, each in self.rounds.items() if "rollouts" in each}
+        return {
+            number: (
+                sum(task["successes"] for task in tasks.values()),
+                sum(task["episodes"] for task in tasks.values()),
+            )
+            for number, tasks in played.items()
+        }
+
     def add_rollout_error(self, server_round: int, reason: str) -> None:
         """Rollouts could not be played: the losses stand without them."""
         self.rounds[server_round]["rollout-error"] = reason

@@ -1,6 +1,22 @@
-"""Rollouts' tasks by name: a dataset's own, and where it has several with an ending: near-touch."""
+"""Rollouts by task: a dataset's own name, with an ending where it has several: near-touch."""
 
 from collections.abc import Iterable
+from typing import Protocol
+
+
+class Counted(Protocol):
+    """A task's rollouts."""
+
+    @property
+    def successes(self) -> int: ...
+    @property
+    def episodes(self) -> int: ...
+
+
+def together(tasks: Iterable[Counted]) -> tuple[int, int]:
+    """How many rollouts succeeded, of how many."""
+    counts = [(each.successes, each.episodes) for each in tasks]
+    return sum(won for won, _ in counts), sum(played for _, played in counts)
 
 
 def dataset_of(task: str, slugs: Iterable[str]) -> str | None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+Successes = Mapping[int, tuple[int, int]]
+"""By round: how many rollouts succeeded, of how many, all tasks together."""
 
-def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:
+
+def verdict(losses: Mapping[str, Mapping[int, float]], successes: Successes) -> str:
     """One honest sentence: is the last policy better than the one before round 1, and the best?"""
     curve = losses["composite"]
     if 0 not in curve or max(curve) == 0:
@@ -16,4 +19,17 @@ def verdict(losses: Mapping[str, Mapping[int, float]]) -> str:
         for name, values in losses.items()
         if name != "composite"
     )
-    return f"policy loss {change}: {judgement}; best in round {best} ({curve[best]:.4f}); {parts}"
+    return (
+        f"policy loss {change}: {judgement}{_in_the_simulator(successes)}; best in round {best} "
+        f"({curve[best]:.4f}); {parts}"
+    )
+
+
+def _in_the_simulator(successes: Successes) -> str:
+    """Of the newest rollouts, beside the start's where that was tried out; else nothing."""
+    if not successes:
+        return ""
+    newest = max(successes)
+    won, played = successes[newest]
+    before = "" if newest == 0 or 0 not in successes else "{} of {} -> ".format(*successes[0])
+    return f", success in {before}{won} of {played} rollouts"

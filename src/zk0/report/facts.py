@@ -64,7 +64,7 @@ def judge(record: Record) -> Verdict:
     so_far = "" if record.ended else f"so far, round {record.last} of {record.planned}: "
     if not record.ended and max(curve, default=0) == 0:
         return Verdict("open", "No verdict yet", "No round has been evaluated yet.")
-    sentence = _capitalise(f"{so_far}{verdict(losses)}.".replace(" -> ", " → "))
+    sentence = _capitalise(f"{so_far}{verdict(losses, record.successes)}.".replace(" -> ", " → "))
     if 0 not in curve or max(curve) == 0:
         return Verdict("open", "No verdict", sentence)
     if curve[max(curve)] < curve[0]:
@@ -103,11 +103,9 @@ def _loss_figures(record: Record) -> Iterator[KeyFigure]:
 
 def _success_figures(record: Record) -> Iterator[KeyFigure]:
     """Of the newest rollouts, all tasks together."""
-    played = [each for each in record.rounds if each.rollouts]
-    if not played:
+    if not record.successes:
         return
-    tallies = list((played[-1].rollouts or {}).values())
-    won, all_of_them = sum(t.successes for t in tallies), sum(t.episodes for t in tallies)
+    won, all_of_them = record.successes[max(record.successes)]
     low, high = wilson(won, all_of_them, 0.95)
     bounds = f"95 % interval [{100 * low:.0f}, {100 * high:.0f}]"
     detail = f"{won} of {all_of_them} rollouts, {bounds}"

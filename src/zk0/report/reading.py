@@ -13,6 +13,7 @@ from zk0.comparison.runs import parse
 from zk0.errors import Zk0Error
 from zk0.evaluation.tally import Tally
 from zk0.record.run_folder import RunFolder
+from zk0.record.tasks import together
 
 METRICS = "server/federated_metrics.json"
 Curve = Mapping[int, float]  # a value by round
@@ -166,6 +167,13 @@ class Record:
                 for slug, values in each.server.datasets.items():
                     found.setdefault(slug, {})[each.round] = values["loss"]
         return found
+
+    @property
+    def successes(self) -> dict[int, tuple[int, int]]:
+        """How many rollouts succeeded, of how many, by round."""
+        return {
+            each.round: together(each.rollouts.values()) for each in self.rounds if each.rollouts
+        }
 
 
 def read_record(path: Path) -> Record:

@@ -63,7 +63,7 @@ def lines_of(event: Event, story: Story, about: About) -> Iterator[str]:
     if text is not None:
         yield f"{event.time.astimezone():%H:%M:%S} {text}"
     if isinstance(event, RunEnd):
-        yield f"{event.time.astimezone():%H:%M:%S} {verdict(story.losses)}"
+        yield f"{event.time.astimezone():%H:%M:%S} {verdict(story.losses, story.successes)}"
 
 
 def _text(event: Event, story: Story, about: About) -> str | None:

@@ -118,7 +118,7 @@ def _mean(tasks: Mapping[str, Successes], chosen: Callable[[str], bool]) -> floa
 
 def in_a_word(losses: Mapping[str, Mapping[int, float]]) -> Word:
     """The judgement of `zk0.record.verdict`."""
-    sentence = verdict(losses)
+    sentence = verdict(losses, {})
     if sentence.startswith("no verdict"):
         return "no verdict"
     return "worse" if "NOT better" in sentence else "better"

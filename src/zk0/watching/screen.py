@@ -240,7 +240,7 @@ def _said(run: Watched, about: About, now: datetime) -> Iterator[tuple[str, Text
     if story.resumes:
         yield "resumed", Text("once" if story.resumes == 1 else f"{story.resumes} times")
     if story.has_ended:
-        yield "verdict", Text(verdict(story.losses).split(";")[0])
+        yield "verdict", Text(verdict(story.losses, story.successes).split(";")[0])
     elif failed := _failed(story.failure):
         yield failed
     else:

@@ -7,6 +7,7 @@ from functools import reduce
 from statistics import median
 from typing import Literal
 
+from zk0.record.tasks import together
 from zk0.watching.about import About
 from zk0.watching.events import (
     AllTrained,
@@ -97,6 +98,11 @@ class Story:
             for name, loss in each.losses.items():
                 curves.setdefault(name, {})[number] = loss
         return curves
+
+    @property
+    def successes(self) -> dict[int, tuple[int, int]]:
+        """How many rollouts succeeded, of how many, by round."""
+        return {n: together(each.tasks.values()) for n, each in self.rounds.items() if each.tasks}
 
     @property
     def latest_rollouts(self) -> Round | None:
