@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/rollouts.py [--episodes 50] [--task touch ...]
 
-The policy is untrained, so that nearly every episode takes all the time that its task allows.
+The policy is untrained ("embedded-random"), so that nearly every episode takes all the time that
+its task allows.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     closed_loop.require_rendering()
-    policy = build_policy("embedded", 0, torch.device(options.device))
+    policy = build_policy("embedded-random", 0, torch.device(options.device))
     statistics = warm_frames(policy, Source("sim", "picklift")).statistics
     print(f"cores: {os.cpu_count()}")
     for twin in choose(options.task):
