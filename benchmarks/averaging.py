@@ -68,7 +68,8 @@ class Averaging:
         for twin in self.twins.values():
             played = closed_loop.play_policy(self.policy, self.statistics, twin, seeds)
             for task, tally in by_task(played).items():
-                print(f"{task}: {tally.successes}/{tally.episodes}", flush=True)
+                near = f"{100 * tally.nearest:.1f} cm at the nearest"
+                print(f"{task}: {tally.successes}/{tally.episodes}, {near}", flush=True)
 
     def round(self, number: int) -> None:
         begin = {name: values.clone() for name, values in get_trainable(self.policy).items()}
