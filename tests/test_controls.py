@@ -8,13 +8,13 @@ from lerobot.configs import NormalizationMode
 
 from tests.controls import QUIET, configured
 from tests.learning.test_normalisation import normalising_by
-from zk0.config import Datasets
+from zk0.config import Config, Datasets
 from zk0.controls import Control, run_control
 from zk0.errors import Zk0Error
 from zk0.evaluation.closed_loop import play_policy, seeds_of
 from zk0.evaluation.twins import twins_of
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import build_policy, load_checkpoint
+from zk0.learning.policy import Arrays, build_policy, load_checkpoint
 from zk0.node import starting_arrays
 from zk0.record.evidence import folder_of, load_frames, load_rollouts
 from zk0.record.run_folder import RunFolder
@@ -117,6 +117,28 @@ def test_rollouts_of_the_start_come_with_the_first_others(
     assert load_rollouts(folder_of(run, 2))[0] != alone[0]
     kept = json.loads((controls["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]
     assert events[-1]["hash"] == kept
+
+
+def test_a_start_that_is_gone_costs_its_rollouts_alone(
+    sources: Datasets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As where start-from names a folder that somebody has deleted since."""
+    arrays = iter([starting_arrays(configured(tmp_path))])
+
+    def gone(config: Config) -> Arrays:
+        for there in arrays:
+            return there
+        raise Zk0Error("start-from is not there any more")
+
+    monkeypatch.setattr("zk0.controls.starting_arrays", gone)
+    config = configured(
+        tmp_path, num_server_rounds=1, rollout_frequency=1, rollout_episodes=1, rollout_videos=0
+    )
+    run_control("local", config, sources, QUIET, [[1]])
+    (run,) = tmp_path.iterdir()
+    start, end = read(run, "server/federated_metrics.json")["rounds"]
+    assert start["rollout-error"] == "Zk0Error: start-from is not there any more"
+    assert "rollouts" in end
 
 
 def test_local_normalization_is_the_clients_own(sources: Datasets, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from loguru import logger
 
@@ -88,9 +88,8 @@ class ServerEvaluation:
         if not (self.config.rollout_episodes and self.twins and closed_loop.can_render()):
             return
         if self.config.rollout_frequency and not self.history.has_rollouts(0):
-            with self._as_it_began():
-                self._try_out(0)
-        self._try_out(server_round)
+            self._try_out(0, self._as_it_began())
+        self._try_out(server_round, nullcontext())
 
     @contextmanager
     def _as_it_began(self) -> Iterator[None]:
@@ -102,10 +101,11 @@ class ServerEvaluation:
         finally:
             set_trainable(policy, now)
 
-    def _try_out(self, server_round: int) -> None:
+    def _try_out(self, server_round: int, weights: AbstractContextManager[None]) -> None:
+        """With the policy's weights as the context has them."""
         try:
             closed_loop.check_twin(self.unseen.policy)
-            with self.history.timed(server_round, "rollouts"):
+            with weights, self.history.timed(server_round, "rollouts"):
                 rollouts = self._play(server_round)
         except FAILURES as error:
             logger.opt(exception=True).debug("where it was raised")

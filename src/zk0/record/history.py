@@ -171,7 +171,7 @@ class History:
 
     def has_rollouts(self, server_round: int) -> bool:
         """Whether rollouts of a round were played, or could not be."""
-        return not {"rollouts", "rollout-error"}.isdisjoint(self.rounds[server_round])
+        return not {"rollouts", "rollout-error"}.isdisjoint(self.rounds.get(server_round, {}))
 
     @property
     def successes(self) -> dict[int, tuple[int, int]]:
