@@ -27,7 +27,7 @@ from zk0.record.run_folder import PROJECT
 
 STAMP = Path(sys.prefix) / ".zk0-setup"
 
-TINY = "num-server-rounds=2 local-steps=2"
+TINY = "num-server-rounds=2 local-steps=2 rollout-frequency=0"
 
 
 @dataclass(frozen=True)
