@@ -9,6 +9,7 @@ side, in millimetres) or the told yaw is. No images are drawn, no policy takes p
 import argparse
 from dataclasses import replace
 
+import mujoco
 import numpy as np
 
 from zk0.sim import experts
@@ -44,19 +45,14 @@ def rate(half: float, millimetres: float, degrees: float, episodes: int) -> floa
 def lifts(world: World, seed: int, millimetres: float, degrees: float) -> bool:
     """Whether the expert does, with a pose that is off in this episode from beginning to end."""
     draw = np.random.default_rng(seed)
-    offset, turn = draw.normal(0, millimetres / 1000, 2), draw.normal(0, np.radians(degrees)) / 2
-    turned = np.cos(turn), np.sin(turn)
+    offset, angle = draw.normal(0, millimetres / 1000, 2), draw.normal(0, np.radians(degrees))
+    turn = np.zeros(4)
+    mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), angle)
 
     def told(env: object) -> np.ndarray:
         pose = object_pose(env).copy()
-        w, x, y, z = pose[3:]
         pose[:2] += offset
-        pose[3:] = (
-            turned[0] * w - turned[1] * z,
-            turned[0] * x - turned[1] * y,
-            turned[0] * y + turned[1] * x,
-            turned[0] * z + turned[1] * w,
-        )
+        mujoco.mju_mulQuat(pose[3:], turn, pose[3:].copy())
         return pose
 
     experts.object_pose = told
