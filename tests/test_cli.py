@@ -19,7 +19,7 @@ def test_config_check_names_the_wrong_key_and_the_nearest(zk0):
 def test_data_list_names_every_dataset(zk0):
     status, out, _ = zk0("data", "list")
     assert status == 0
-    for name in ("touch", "picklift", "pickandplace", "stackcube", "near", "far"):
+    for name in ("touch", "picklift", "push", "pull", "near", "far"):
         assert name in out
 
 

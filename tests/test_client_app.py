@@ -35,7 +35,7 @@ def find_source(given: Context) -> Source:
 
 def test_simulated_client_takes_its_partitions_dataset():
     source = find_source(context(partition_id=2, num_partitions=4))
-    assert source == Source("sim", "pickandplace")
+    assert source == Source("sim", "push")
 
 
 def test_deployed_client_takes_its_owners_dataset():

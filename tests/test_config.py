@@ -18,12 +18,12 @@ from zk0.errors import Zk0Error
 
 def test_shipped_configuration_is_valid_and_every_key_is_commented():
     config, datasets = check(PROJECT, [])
-    assert config.num_server_rounds == 10
+    assert config.num_server_rounds == 50
     assert [dataset.source for dataset in datasets.clients] == [
         "sim:touch",
         "sim:picklift",
-        "sim:pickandplace",
-        "sim:stackcube",
+        "sim:push",
+        "sim:pull",
     ]
     text = (PROJECT / "pyproject.toml").read_text()
     for key in list_keys():
@@ -145,3 +145,16 @@ def test_log_levels_are_the_apps(tmp_path: Path):
     (tmp_path / "pyproject.toml").write_text(text.replace('terminal = "INFO"', 'terminal = "LOUD"'))
     with pytest.raises(Zk0Error, match=r"\[tool.zk0.logging\]: terminal = 'LOUD' is not valid"):
         load_logging(tmp_path)
+
+
+def test_rollouts_ride_on_evaluations():
+    rounds = "num-server-rounds=11"
+    for settings, evaluated, thorough in (
+        ("eval-frequency=1 rollout-frequency=4", list(range(12)), [4, 8, 11]),
+        ("eval-frequency=5 rollout-frequency=5", [0, 5, 10, 11], [5, 10, 11]),
+        ("eval-frequency=3 rollout-frequency=4", [0, 3, 6, 9, 11], [6, 9, 11]),
+        ("eval-frequency=4 rollout-frequency=0", [0, 4, 8, 11], [11]),
+    ):
+        config, _ = check(PROJECT, [rounds, settings])
+        assert [n for n in range(12) if config.is_evaluated(n)] == evaluated
+        assert [n for n in range(12) if config.is_thorough(n)] == thorough

@@ -87,7 +87,7 @@ TALLY = {
     "nearest": NUMBER,
     "grasped": SHARE,
     "lifted": SHARE,
-    "placed": SHARE,
+    "moved": SHARE,
     "seconds": {"type": ["number", "null"]},
     "smoothness": NUMBER,
 }

@@ -25,7 +25,7 @@ def test_metrics_of_all_runs_are_compared_in_the_units_of_people(make):
         *("far/loss", "near/loss", "far/action-error", "near/action-error"),
         *("far/gripper-error", "near/gripper-error"),
         *("clients/success", "stack/success", "touch/success"),
-        *("stack/nearest", "touch/nearest", "stack/grasped", "stack/lifted", "stack/placed"),
+        *("stack/nearest", "touch/nearest", "stack/grasped", "stack/lifted", "stack/moved"),
         *("bytes", "wall-time"),
     ]
     table = {row[0]: row[1:] for row in estimate_table(found.rows)}

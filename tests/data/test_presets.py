@@ -36,7 +36,7 @@ def test_the_embedded_worlds_data_are_shared_out_whole(name: str) -> None:
         parts = dataset.parsed.part[1] if dataset.parsed.part else 1
         for scene in recipe(dataset.parsed.name).scenes:
             shared[scene.task] += scene.episodes // parts
-    assert shared == dict.fromkeys(["touch", "picklift", "pickandplace", "stackcube"], 30)
+    assert shared == dict.fromkeys(["touch", "picklift", "push", "pull"], 30)
 
 
 def test_datasets_of_the_same_last_name_stay_apart() -> None:

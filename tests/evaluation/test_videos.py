@@ -57,7 +57,7 @@ def test_rows_by_round_model_kind_and_task(server: Path):
     film(server, "0")
     film(server, "1", seed=1, success=False, seconds=8.0, smoothness=30.0, policy_loss=0.7)
     film(server, "2", seed=2, seconds=1.0, smoothness=20.0, policy_loss=None)
-    film(server, "3", task="stackcube", success=False)
+    film(server, "3", task="pull", success=False)
     client = folder_of(run_of(server), 3, "client_0")
     film(client, "0", who="client_0", kind="open-loop", success=None, seed=None, episode=4)
     film(folder_of(run_of(server), 10), "0", round=10)
@@ -65,7 +65,7 @@ def test_rows_by_round_model_kind_and_task(server: Path):
     assert analysis.problems == ()
     assert [row.group for row in analysis.rows] == [
         Group(3, "client_0", "open-loop", "touch"),
-        Group(3, "server", "rollout", "stackcube"),
+        Group(3, "server", "rollout", "pull"),
         Group(3, "server", "rollout", "touch"),
         Group(10, "server", "rollout", "touch"),
     ]

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from zk0.data.frames import Frames
 from zk0.errors import Zk0Error
-from zk0.learning.base import base_weights
+from zk0.learning.backbone import vocabulary_hash
+from zk0.learning.base import RECIPE, base_weights
 from zk0.learning.device import select_device
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import (
@@ -35,6 +37,10 @@ def test_seed_fixes_the_untrained_expert_and_never_changes_its_backbone():
     assert hash_arrays(get_trainable(first)) == hash_arrays(get_trainable(same))
     assert hash_arrays(get_trainable(first)) != hash_arrays(get_trainable(other))
     assert _frozen_hash(first) == _frozen_hash(other)
+
+
+def test_the_base_policy_s_words_are_those_that_it_was_trained_with():
+    assert json.loads(RECIPE.read_text())["vocabulary"] == vocabulary_hash()
 
 
 def test_the_base_policy_is_the_one_that_ships_whatever_the_seed(policy):

@@ -14,7 +14,8 @@ from zk0.learning import base
 from zk0.learning.policy import EMBEDDED_RANDOM, build_policy, get_trainable
 from zk0.pretraining import samples
 from zk0.pretraining.samples import CHUNK, SIZE, Samples, Shard
-from zk0.pretraining.train import LOG, STATE_FILE, Course, Pretraining
+from zk0.pretraining.scenes import COLOURS
+from zk0.pretraining.train import LOG, STATE_FILE, Course, Pretraining, rename
 from zk0.sim import opengl
 
 CPU = torch.device("cpu")
@@ -86,6 +87,30 @@ def test_made_samples_are_found_and_half_made_ones_made_anew(shards: list[Shard]
     done.unlink()
     samples.make(shards, workers=1)
     assert (first.folder / "states.npy").read_bytes() == before
+
+
+def test_a_name_of_a_colour_may_be_any_word() -> None:
+    draw = np.random.default_rng(0)
+    found = {rename("Hold the cyan cube above the pink circle.", draw) for _ in range(50)}
+    fixed = {(*text.split()[:2], *text.split()[3:6], text.split()[7]) for text in found}
+    assert fixed == {("Hold", "the", "cube", "above", "the", "circle.")}
+    assert len(found) > 40
+
+
+def test_half_of_the_samples_are_renamed_but_not_where_names_tell_things_apart(
+    few: Samples, tmp_path: Path
+) -> None:
+    trained = pretraining(few, tmp_path)
+    every = np.arange(len(few))
+    plain = trained._words(every, None)
+    drawn = trained._words(every, torch.Generator().manual_seed(0))
+    renamed = (drawn != plain).numpy()
+    assert not renamed[few.crowded].any()
+    assert 0.3 < renamed[~few.crowded].mean() < 0.7
+    wordings = trained._wordings()
+    for before, after in zip(plain[renamed], drawn[renamed], strict=True):
+        pairs = zip(wordings[before].split(), wordings[after].split(), strict=True)
+        assert {one for one, other in pairs if one != other} <= set().union(*COLOURS)
 
 
 def test_killed_and_called_again_it_ends_as_if_never_killed(

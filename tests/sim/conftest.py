@@ -18,13 +18,13 @@ PLACE = Region(centre=(0.2, 0.0), radius=(0.0, 0.03))
 @pytest.fixture(scope="session")
 def tiny() -> Recipe:
     """One short episode."""
-    return Recipe("tiny", "for tests", 3, (Scene("touch", ("red",), PLACE, 1),))
+    return Recipe("tiny", "for tests", 3, (Scene("touch", ("red",), (PLACE,), 1),))
 
 
 @pytest.fixture(scope="session")
 def pair() -> Recipe:
     """Two episodes, each of another task."""
-    scenes = (Scene("touch", ("red",), PLACE, 1), Scene("picklift", ("blue",), PLACE, 1))
+    scenes = (Scene("touch", ("red",), (PLACE,), 1), Scene("picklift", ("blue",), (PLACE,), 1))
     return Recipe("pair", "for tests", 1, scenes)
 
 

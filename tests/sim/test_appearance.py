@@ -9,7 +9,7 @@ from zk0.sim.recipes import Region, Scene, Variety, View
 from zk0.sim.rendering import available
 from zk0.sim.world import World
 
-PLAIN = Scene("picklift", ("blue",), Region((0.2, 0.0), (0.0, 0.03)), 1)
+PLAIN = Scene("picklift", ("blue",), (Region((0.2, 0.0), (0.0, 0.03)),), 1)
 VARIED = replace(PLAIN, variety=Variety(paint=0.6, camera=2.0))
 
 

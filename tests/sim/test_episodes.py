@@ -13,7 +13,7 @@ from zk0.sim.tasks import object_pose
 from zk0.sim.world import World
 
 PLACE = Region((0.2, 0.0), (0.0, 0.03))
-STEADY = Scene("picklift", ("blue",), PLACE, 1)
+STEADY = Scene("picklift", ("blue",), (PLACE,), 1)
 
 
 def straying(drift: float = 0.0, late: float = 0.0) -> Scene:
@@ -93,10 +93,10 @@ def test_a_hand_above_the_object_goes_straight_down() -> None:
         assert heights == sorted(heights, reverse=True)
 
 
-@pytest.mark.parametrize("task", ["hover", "grasp", "carry", "point"])
+@pytest.mark.parametrize("task", ["hover", "grasp", "beside", "carry", "point"])
 def test_experts_of_the_base_tasks_succeed(task: TaskName) -> None:
     goals = ("magenta",) if task in ("carry", "point") else ()
-    scene = Scene(task, ("cyan",), Region((0.2, 0.0), (0.03, 0.06)), 1, goals)
+    scene = Scene(task, ("cyan",), (Region((0.2, 0.0), (0.03, 0.06)),), 1, goals)
     with World(scene) as world:
         done = [demonstrate(world, seed) for seed in range(6)]
         assert sum(episode is not None for episode in done) >= 5

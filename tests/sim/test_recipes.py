@@ -12,14 +12,20 @@ from zk0.sim.recipes import RECIPES, Recipe, Region, recipe, resolve
 
 
 def test_catalogue() -> None:
-    assert list(RECIPES) == ["touch", "picklift", "pickandplace", "stackcube", "near", "far"]
-    assert {entry.episodes for entry in RECIPES.values()} == {30}
-    assert {scene.task for scene in RECIPES["near"].scenes} == {"touch", "picklift"}
+    assert list(RECIPES) == ["touch", "picklift", "push", "pull", "near", "far"]
+    episodes = {name: entry.episodes for name, entry in RECIPES.items()}
+    assert episodes == {**dict.fromkeys(RECIPES, 30), "near": 32}
+    assert {scene.task for scene in RECIPES["near"].scenes} == {
+        "touch",
+        "picklift",
+        "push",
+        "pull",
+    }
     assert {scene.task for scene in RECIPES["far"].scenes} == {"pickreturn"}
 
 
 def regions(entry: Recipe) -> set[Region]:
-    return {scene.region for scene in entry.scenes}
+    return {region for scene in entry.scenes for region in scene.regions}
 
 
 @pytest.mark.parametrize(("one", "other"), itertools.combinations(RECIPES.values(), 2))
@@ -50,23 +56,23 @@ def test_json_there_and_back(entry: Recipe) -> None:
 
 
 def test_a_dataset_can_hold_the_scenes_of_several() -> None:
-    both = recipe("touch+stackcube")
-    assert both.scenes == RECIPES["touch"].scenes + RECIPES["stackcube"].scenes
-    assert (both.name, both.episodes) == ("touch+stackcube", 60)
+    both = recipe("touch+pull")
+    assert both.scenes == RECIPES["touch"].scenes + RECIPES["pull"].scenes
+    assert (both.name, both.episodes) == ("touch+pull", 60)
     assert both.fingerprint not in {entry.fingerprint for entry in RECIPES.values()}
-    with pytest.raises(Zk0Error, match="no embedded dataset is called 'stack'"):
-        recipe("touch+stack")
+    with pytest.raises(Zk0Error, match="no embedded dataset is called 'poke'"):
+        recipe("touch+poke")
 
 
 def test_fingerprint_sees_every_change() -> None:
     entry = RECIPES["touch"]
-    moved = replace(entry.scenes[0], region=Region((0.2, 0.0), (0.0, 0.01)))
+    moved = replace(entry.scenes[0], regions=(Region((0.2, 0.0), (0.0, 0.01)),))
     variants = [replace(entry, seed=1), replace(entry, fps=5), replace(entry, scenes=(moved,))]
     assert len({variant.fingerprint for variant in (entry, *variants)}) == 4
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"), [("pickplace", "pickandplace"), ("stack", "stackcube"), ("Near", "near")]
+    ("wrong", "nearest"), [("pick-lift", "picklift"), ("pul", "pull"), ("Near", "near")]
 )
 def test_unknown_name_names_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(Zk0Error, match=f"'{wrong}'.*did you mean '{nearest}'"):

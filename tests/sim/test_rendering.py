@@ -8,7 +8,7 @@ from zk0.sim.recipes import RECIPES
 from zk0.sim.rendering import CAMERAS, Images, RendererName
 from zk0.sim.world import World
 
-SCENE = RECIPES["pickandplace"].scenes[0]
+SCENE = RECIPES["picklift"].scenes[0]
 
 
 def pictures(rendering: RendererName, size: int = 128) -> Images:

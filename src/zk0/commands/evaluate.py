@@ -111,7 +111,7 @@ def _loss_table(results: "dict[str, PolicyLoss]") -> Table:
 
 def _tally_table(rows: "dict[str, list[Tally]]") -> Table:
     table = Table("task", "who", box=None, header_style="bold")
-    for heading in ("success", "95 % interval", "nearest", "grasped", "lifted", "placed", "time"):
+    for heading in ("success", "95 % interval", "nearest", "grasped", "lifted", "moved", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     tasks = [each.task for each in next(iter(rows.values()))]
     for number, task in enumerate(tasks):
@@ -128,7 +128,7 @@ def _cells(tally: "Tally") -> list[str]:
         f"{tally.successes}/{tally.episodes}",
         f"{tally.low:.0%} to {tally.high:.0%}",
         f"{100 * tally.nearest:.1f} cm",
-        *map(share, (tally.grasped, tally.lifted, tally.placed)),
+        *map(share, (tally.grasped, tally.lifted, tally.moved)),
         "" if tally.seconds is None else f"{tally.seconds:.1f} s",
     ]
 

@@ -66,7 +66,7 @@ FAMILIES = {
     "nearest": Family("metres", "cm", 100, 1),
     "grasped": _RATE,
     "lifted": _RATE,
-    "placed": _RATE,
+    "moved": _RATE,
     "bytes": Family("bytes", "MB", 1e-6, 1, "plain"),
     "wall-time": Family("seconds", "s", 1, 0, "plain"),
 }
@@ -110,7 +110,7 @@ def sample_frames(datasets: Mapping[str, FrameLosses]) -> Iterator[tuple[str, Sa
 
 def sample_rollouts(tasks: Mapping[str, Sequence[Rollout]]) -> Iterator[tuple[str, Sample]]:
     for task, rollouts in tasks.items():
-        for name in ("success", "nearest", "grasped", "lifted", "placed"):
+        for name in ("success", "nearest", "grasped", "lifted", "moved"):
             values = [getattr(each, name) for each in rollouts]
             if None not in values:
                 yield f"{task}/{name}", Sample.of(values)

@@ -15,10 +15,11 @@ TIME_LIMIT_S = {  # about one and a half times what the experts take
     "touch": 4.0,
     "picklift": 6.5,
     "pickreturn": 9.0,
-    "pickandplace": 12.0,
-    "stackcube": 10.5,
+    "push": 6.5,
+    "pull": 8.5,
     "hover": 3.0,
     "grasp": 5.0,
+    "beside": 5.0,
     "carry": 7.5,
     "point": 3.0,
 }
@@ -110,7 +111,7 @@ def _conclude(world: World, name: str, episode: Episode) -> Rollout:
         nearest=min(stage.distance for stage in stages),
         grasped=_ever([stage.grasped for stage in stages]),
         lifted=_ever([stage.lifted for stage in stages]),
-        placed=_ever([stage.placed for stage in stages]),
+        moved=_ever([stage.moved for stage in stages]),
         smoothness=smoothness(np.stack(episode.actions), world.fps),
     )
 

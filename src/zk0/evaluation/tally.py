@@ -23,7 +23,7 @@ class Tally:
     nearest: float  # metres, mean of each episode's least distance from the object
     grasped: float | None
     lifted: float | None
-    placed: float | None
+    moved: float | None
     seconds: float | None  # mean simulated time of the successful ones
     smoothness: float  # degrees / s^2, mean
 
@@ -48,7 +48,7 @@ def tally(rollouts: Sequence[Rollout]) -> Tally:
         nearest=float(np.mean([each.nearest for each in rollouts])),
         grasped=_share([each.grasped for each in rollouts]),
         lifted=_share([each.lifted for each in rollouts]),
-        placed=_share([each.placed for each in rollouts]),
+        moved=_share([each.moved for each in rollouts]),
         seconds=float(np.mean([each.seconds for each in won])) if won else None,
         smoothness=float(np.mean([each.smoothness for each in rollouts])),
     )

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from loguru import logger
+
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.sim import manifest
-from zk0.sim.recipes import RECIPES, Recipe, Scene, recipe
+from zk0.sim.recipes import GENERATION, RECIPES, Recipe, Scene, recipe
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,17 @@ class Twin:
 
 
 def twins_of(source: Source) -> list[Twin]:
-    """The scenes of a simulated dataset, also of a copy in a folder; none of any other."""
+    """The scenes of a simulated dataset, also of a copy in a folder; none of any other, nor of one
+    that was made when the simulator was another."""
     if source.kind == "sim":
         return _scenes(recipe(source.name), source.whole.slug)
     recorded = manifest.read(Path(source.name).expanduser()) if source.kind == "local" else {}
-    return _scenes(Recipe.from_json(recorded["recipe"]), source.whole.slug) if recorded else []
+    if not recorded:
+        return []
+    if recorded.get("generation") != GENERATION:
+        logger.warning("{} was made by an older zk0: there are no rollouts of it", source.name)
+        return []
+    return _scenes(Recipe.from_json(recorded["recipe"]), source.whole.slug)
 
 
 def all_twins(sources: Iterable[Source]) -> dict[str, Twin]:

@@ -110,12 +110,17 @@ _CORPUS = (  # the words that instructions are made of; others are spelled out i
     f"Touch the {_COLOURS} cube.",
     "Pick up the cube. Pick up the cube and place it on the circle.",
     "Pick up the cube and return the arm to rest while holding it.",
+    "Push the cube to the left. Pull the cube closer.",
     "Stack the cube on the cube.",
+    "Rest the gripper beside the cube.",
     "Move above the cube. Move above the circle.",
     "Close the gripper on the cube.",
     "Hold the cube above the circle.",
     "pick up the cube and place it in the bucket",
 )
+
+
+WORDS = sorted({word.strip(".").lower() for text in _CORPUS for word in text.split()})
 
 
 def embedded_backbone(random: bool = False) -> Path:
@@ -169,6 +174,11 @@ def write_backbone(folder: Path, shape: Shape) -> SmolVLMConfig:
         image_seq_len=64,
     ).save_pretrained(folder)
     return config
+
+
+def vocabulary_hash() -> str:
+    """SHA-256 of the tokenizer, 64 hexadecimal digits: weights fit no other."""
+    return hashlib.sha256(_tokenizer().backend_tokenizer.to_str().encode()).hexdigest()
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -15,6 +15,7 @@ from zk0.errors import Zk0Error
 from zk0.evaluation.closed_loop import play_policy, require_rendering
 from zk0.evaluation.twins import Twin
 from zk0.learning import base
+from zk0.learning.backbone import vocabulary_hash
 from zk0.learning.policy import EMBEDDED_RANDOM, build_policy
 from zk0.pretraining import samples
 from zk0.pretraining.scenes import SHARES, scenes
@@ -28,7 +29,7 @@ def main(
         Path | None, typer.Option(help="Where samples and state are; by default in ZK0_HOME.")
     ] = None,
     into: Annotated[Path, typer.Option(help="Where the weights go.")] = base.WEIGHTS.parent,
-    count: Annotated[int, typer.Option("--samples")] = 60_000,
+    count: Annotated[int, typer.Option("--samples")] = 80_000,
     look_steps: int = Course.look_steps,
     act_steps: int = Course.act_steps,
     batch_size: int = Course.batch_size,
@@ -52,6 +53,7 @@ def main(
         "course": asdict(course),
         "shares": [asdict(share) for share in SHARES],
         "first_seed": samples.FIRST_SEED,
+        "vocabulary": vocabulary_hash(),
         "held_out": pretraining.judge(),
         "success": _try_out(pretraining),
     }

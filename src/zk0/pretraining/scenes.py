@@ -11,7 +11,7 @@ COLOURS = (
     ("teal", "magenta", "silver", "gold", "maroon"),
 )
 SIZES = (0.0115, 0.015, 0.010, 0.0135, 0.0125)  # of cubes, half an edge in metres
-AROUND = Region(centre=(0.0388, 0.0), radius=(0.12, 0.28), half_angle=80)  # all within reach
+AROUND = Region(centre=(0.0388, 0.0), radius=(0.11, 0.28), half_angle=95)  # all within reach
 _MARGIN = 0.003  # metres
 
 
@@ -25,11 +25,12 @@ class Share:
 
 
 SHARES = (
-    Share("hover", 0.20),
-    Share("grasp", 0.30),
-    Share("grasp", 0.10, distractors=2),
-    Share("carry", 0.28),
-    Share("point", 0.12),
+    Share("hover", 0.12),
+    Share("beside", 0.18),
+    Share("grasp", 0.26),
+    Share("grasp", 0.08, distractors=2),
+    Share("carry", 0.26),
+    Share("point", 0.10),
 )
 
 
@@ -37,7 +38,7 @@ def scenes(share: Share) -> list[Scene]:
     """One scene for each way round of cubes' and circles' colours."""
     variety = Variety(SIZES, share.distractors, paint=0.4, camera=1.5, drift=2.5, late=0.6)
     return [
-        Scene(share.task, cubes, AROUND, 1, goals, variety=variety)
+        Scene(share.task, cubes, (AROUND,), 1, goals, variety=variety)
         for cubes, goals in (COLOURS, COLOURS[::-1])
     ]
 
@@ -52,5 +53,5 @@ def is_taken(position: np.ndarray) -> bool:
 
 def taken_places() -> list[Region]:
     """Where the embedded datasets' things lie, each place once."""
-    places = (scene.region for recipe in RECIPES.values() for scene in recipe.scenes)
-    return list(dict.fromkeys(places))
+    scenes = (scene for recipe in RECIPES.values() for scene in recipe.scenes)
+    return list(dict.fromkeys(place for scene in scenes for place in scene.regions))

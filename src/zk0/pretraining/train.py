@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from zk0.ahead import one_ahead
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
+from zk0.learning.backbone import WORDS
 from zk0.learning.policy import EMBEDDED_CAMERAS, make_processors
 from zk0.learning.prefix import embed_images, flow_losses, mean_loss, read_prefix
 from zk0.learning.training import draw_noise
@@ -35,6 +36,7 @@ from zk0.pretraining.landmarks import (
     view_loss,
 )
 from zk0.pretraining.samples import CAMERAS, Samples
+from zk0.pretraining.scenes import COLOURS
 
 STATE_FILE, LOG = "state.safetensors", "log.jsonl"
 _HELD_OUT = 40  # one episode in so many
@@ -47,11 +49,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 class Course:
     """How long each half of pre-training takes, in gradient steps, and how."""
 
-    look_steps: int = 3000
-    act_steps: int = 10_000
+    look_steps: int = 2500
+    act_steps: int = 9500
     batch_size: int = 32
     learning_rate: float = 1e-3
     warm_up: int = 200
+    renamings: int = 20  # wordings of each instruction with other words for its colours' names
+    renamed: float = 0.5  # share of the samples that have one of them
     log_every: int = 250
     seed: int = 0
 
@@ -170,7 +174,7 @@ class Pretraining:
         """States, actions and words of all samples as lerobot's processor gives them."""
         preprocess, _ = make_processors(self.policy, self.statistics)
         count, chunk, joints = self.samples.actions.shape
-        words = preprocess({STATE: torch.zeros(1, joints), "task": self.samples.instructions})
+        words = preprocess({STATE: torch.zeros(1, joints), "task": self._wordings()})
         numbers = preprocess(
             {
                 STATE: torch.from_numpy(self.samples.states),
@@ -185,6 +189,25 @@ class Pretraining:
             OBS_LANGUAGE_ATTENTION_MASK: words[OBS_LANGUAGE_ATTENTION_MASK],
         }
 
+    def _wordings(self) -> list[str]:
+        """Each instruction, followed by its renamings."""
+        draw = np.random.default_rng(self.course.seed)
+        return [
+            wording
+            for text in self.samples.instructions
+            for wording in (text, *(rename(text, draw) for _ in range(self.course.renamings)))
+        ]
+
+    def _words(self, indices: NDArray[np.int64], augmentation: torch.Generator | None) -> Tensor:
+        """Which wording each sample has: where things lie about, names tell which is meant."""
+        wordings = 1 + self.course.renamings
+        plain = torch.from_numpy(self.samples.words[indices] * wordings)
+        if augmentation is None:
+            return plain
+        drawn = torch.randint(1, wordings, plain.shape, generator=augmentation)
+        kept = torch.rand(plain.shape, generator=augmentation) < 1 - self.course.renamed
+        return plain + drawn.masked_fill(kept | torch.from_numpy(self.samples.crowded[indices]), 0)
+
     def _batch(
         self,
         indices: NDArray[np.int64],
@@ -192,7 +215,7 @@ class Pretraining:
         augmentation: torch.Generator | None,
     ) -> dict[str, Any]:
         pixels = torch.from_numpy(images).permute(0, 1, 4, 2, 3).float() / 255
-        rows, words = torch.from_numpy(indices), torch.from_numpy(self.samples.words[indices])
+        rows, words = torch.from_numpy(indices), self._words(indices, augmentation)
         states = self.columns[STATE][rows]
         if augmentation is not None:
             pixels = _augment(pixels, augmentation)
@@ -271,6 +294,17 @@ class Pretraining:
                 self.optimizer.state[p] = {key: saved[f"{name}.{key}"] for key in _MOMENTS}
         self.step = int(about["step"])
         logger.info("going on from step {} of {}", self.step, self.course.steps)
+
+
+def rename(instruction: str, draw: np.random.Generator) -> str:
+    """The instruction with any of the vocabulary's words where it names colours.
+
+    A policy that knows things from their looks is not thrown off by a name it never heard.
+    """
+    named = {name for colours in COLOURS for name in colours}
+    return " ".join(
+        str(draw.choice(WORDS)) if word in named else word for word in instruction.split()
+    )
 
 
 def _augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

@@ -47,7 +47,7 @@ class Rollout:
     nearest: float  # metres: least distance of the gripper from the object
     grasped: bool | None  # at any moment; None where the task has no such stage
     lifted: bool | None
-    placed: bool | None
+    moved: bool | None
     smoothness: float  # root mean square acceleration of the commanded joints, degrees / s^2
 
     @property

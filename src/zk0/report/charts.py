@@ -11,7 +11,7 @@ from zk0.report.figures import Dot, Figure, Section, Series, line, lines
 from zk0.report.reading import Curve, Record, Round
 
 LOSS = "policy loss"
-STAGES = ("grasped", "lifted", "placed")
+STAGES = ("grasped", "lifted", "moved")
 PHASES = ("train", "aggregate", "evaluate", "server-evaluate", "rollouts")
 HELD_OUT = "clients' held-out"
 

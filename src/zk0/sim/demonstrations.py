@@ -19,8 +19,8 @@ _TYPICAL_FRAMES = {
     "touch": 26,
     "picklift": 42,
     "pickreturn": 59,
-    "pickandplace": 81,
-    "stackcube": 68,
+    "push": 30,
+    "pull": 42,
 }
 
 

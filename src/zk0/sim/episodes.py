@@ -92,5 +92,5 @@ def _give_up_if_hopeless(world: World, done: int, failed: int) -> None:
     if failed > _PATIENCE and failed > done:
         raise Zk0Error(
             f"the scripted expert failed {failed} of {done + failed} times at "
-            f"'{world.scene.task}' in {world.scene.region}: choose a place within its reach"
+            f"'{world.scene.task}' in {world.scene.regions}: choose a place within its reach"
         )

@@ -9,15 +9,28 @@ from collections.abc import Callable
 import numpy as np
 
 from zk0.sim.kinematics import TILTS, Arm, Grasp, Tolerance, Unreachable, up
-from zk0.sim.tasks import ABOVE, Environment, object_pose, rest_height, yaw
+from zk0.sim.tasks import (
+    ABOVE,
+    BESIDE,
+    LOW,
+    Environment,
+    object_pose,
+    rest_height,
+    yaw,
+)
 
 __all__ = ["Unreachable", "plan"]
 
 OPEN, CLOSED = 0.9, -0.1745  # gripper, radians
 LIFT = 0.07  # metres
-REACH, CAREFUL, GENTLE = 1.6, 1.2, 1.0  # joint speeds, rad/s
+REACH, CAREFUL = 1.6, 1.2  # joint speeds, rad/s
 _LEAST_DURATION = 0.2  # seconds
 _PEAK_OVER_MEAN = 1.9  # of a minimum-jerk motion's speed, rounded up
+
+_CONTACT = 0.022  # metres between an object's centre and the hand that pushes it
+_ENOUGH = 0.005  # metres that are left, and not worth another push
+_PATH = (0.0, 0.5, 1.0)  # of a shove: close enough for a nearly straight one
+_LENIENT = Tolerance(0.004, np.radians(15))
 
 Plan = list[np.ndarray]
 
@@ -81,9 +94,8 @@ class Motion:
 
 
 def _touch(env: Environment, arm: Arm, motion: Motion) -> None:
-    above_centre = object_pose(env)[:3] + up(0.025)
-    lenient = Tolerance(0.004, np.radians(15))
-    above, contact = arm.grasp(above_centre, None, (0.06, 0.0), lenient).joints
+    above_centre = object_pose(env)[:3] + up(0.018)
+    above, contact = arm.grasp(above_centre, None, (0.06, 0.0), _LENIENT).joints
     if not _over(arm, above_centre):
         motion.move(above)
     motion.move(contact, speed=CAREFUL)
@@ -101,17 +113,31 @@ def _pick_return(env: Environment, arm: Arm, motion: Motion) -> None:
     motion.hold(0.5)
 
 
-def _pick_and_place(env: Environment, arm: Arm, motion: Motion) -> None:
-    disc = env._get_target_pos()
-    grasp = _pick(env, arm, motion)
-    goal = np.append(disc[:2], rest_height(env) + 0.004)
-    _put(arm, motion, grasp, goal, None)
+def _shove(env: Environment, arm: Arm, motion: Motion) -> None:
+    """Down on the side that the object has to move away from, then straight on."""
+    here, way = object_pose(env)[:2], env.way
+    if env.due > _ENOUGH:
+        begin, end = (np.append(here + far * way, LOW) for far in (-BESIDE, env.due - _CONTACT))
+        path = [begin + up(ABOVE), *(begin + share * (end - begin) for share in _PATH)]
+        above, there, *on = arm.follow(path, None, _LENIENT).joints
+        _go_down(arm, motion, begin, above, there)
+        for joints in on:
+            motion.move(joints, speed=CAREFUL)
+    motion.hold(0.4)
 
 
-def _stack_cube(env: Environment, arm: Arm, motion: Motion) -> None:
-    base = env._get_cube_b_pose()
-    height = 2 * env.cube_half_size + 0.003
-    _put(arm, motion, _pick(env, arm, motion), base[:3] + up(height), yaw(base))
+def _beside(env: Environment, arm: Arm, motion: Motion) -> None:
+    _go_down(arm, motion, env.goal, *arm.grasp(env.goal, None, (ABOVE, 0.0), _LENIENT).joints)
+    motion.hold(0.5)
+
+
+def _go_down(
+    arm: Arm, motion: Motion, position: np.ndarray, above: np.ndarray, there: np.ndarray
+) -> None:
+    """Have the closed hand at `position` (3,), through joint angles (5,) above it."""
+    if not _over(arm, position):
+        motion.move(above, CLOSED)
+    motion.move(there, CLOSED, CAREFUL)
 
 
 def _hover(env: Environment, arm: Arm, motion: Motion) -> None:
@@ -123,8 +149,7 @@ def _point(env: Environment, arm: Arm, motion: Motion) -> None:
 
 
 def _stay_above(arm: Arm, motion: Motion, position: np.ndarray) -> None:
-    lenient = Tolerance(0.004, np.radians(15))
-    motion.move(arm.grasp(position, None, (ABOVE,), lenient).joints[0])
+    motion.move(arm.grasp(position, None, (ABOVE,), _LENIENT).joints[0])
     motion.hold(0.5)
 
 
@@ -184,26 +209,15 @@ def _tilts(grasp: Grasp) -> tuple[float, ...]:
     return (grasp.tilt, *(tilt for tilt in TILTS if tilt != grasp.tilt))
 
 
-def _put(arm: Arm, motion: Motion, grasp: Grasp, goal: np.ndarray, goal_yaw: float | None) -> None:
-    """Carry what is held to `goal` (3,), let go and withdraw."""
-    above, at = arm.grasp(goal, goal_yaw, (0.06, 0.0), tilts=_tilts(grasp)).joints
-    motion.move(above, CLOSED)
-    motion.move(at, CLOSED, GENTLE)
-    motion.hold(0.3)
-    motion.squeeze(OPEN, 0.5)
-    motion.hold(0.1)
-    motion.move(above, OPEN, CAREFUL)
-    motion.hold(0.6)
-
-
 _EXPERTS: dict[str, Callable[[Environment, Arm, Motion], None]] = {
     "touch": _touch,
     "picklift": _pick_lift,
     "pickreturn": _pick_return,
-    "pickandplace": _pick_and_place,
-    "stackcube": _stack_cube,
+    "push": _shove,
+    "pull": _shove,
     "hover": _hover,
     "grasp": _grasp,
+    "beside": _beside,
     "carry": _carry,
     "point": _point,
 }

@@ -7,10 +7,7 @@ import mujoco
 import numpy as np
 from so101_nexus.kinematics import ee_ik_delta_q
 
-from zk0.sim.tasks import Environment
-
-BASE = np.array([0.0388, 0.0])
-"""Where the shoulder's vertical axis meets the table, metres."""
+from zk0.sim.tasks import BASE, Environment
 
 _ITERATIONS = 60
 _DAMPING = 0.02
@@ -114,10 +111,21 @@ class Arm:
         `yaw` is the object's (its faces lie a quarter turn apart); None when any jaw direction will
         do. Steep hands are tried first; a tilt is only used where nothing steeper reaches.
         """
+        raised = [position + up(height) for height in heights]
+        return self.follow(raised, yaw, tolerance, tilts)
+
+    def follow(
+        self,
+        positions: Sequence[np.ndarray],
+        yaw: float | None,
+        tolerance: Tolerance = Tolerance(),
+        tilts: Sequence[float] = TILTS,
+    ) -> Grasp:
+        """As `grasp`, through any `positions` (3,), the hand turned as the last one needs it."""
         best: Grasp | None = None
         for tilt in tilts:
-            for frame in _hand_frames(position, yaw, np.radians(tilt)):
-                found = self._reach_along(position, frame, heights, tolerance)
+            for frame in _hand_frames(positions[-1], yaw, np.radians(tilt)):
+                found = self._reach_along(positions, frame, tolerance)
                 if found is not None:
                     candidate = Grasp(found, tilt)
                     best = candidate if best is None or candidate.cost < best.cost else best
@@ -128,17 +136,13 @@ class Arm:
         return best
 
     def _reach_along(
-        self,
-        position: np.ndarray,
-        rotation: np.ndarray,
-        heights: Sequence[float],
-        tolerance: Tolerance,
+        self, positions: Sequence[np.ndarray], rotation: np.ndarray, tolerance: Tolerance
     ) -> tuple[np.ndarray, ...] | None:
-        joints = np.array([-_bearing(position), -0.2, 0.3, 1.2, 0.0])
+        joints = np.array([-_bearing(positions[0]), -0.2, 0.3, 1.2, 0.0])
         found = []
-        for height in heights:
+        for position in positions:
             try:
-                joints = self.inverse(position + up(height), rotation, joints, tolerance)
+                joints = self.inverse(position, rotation, joints, tolerance)
             except Unreachable:
                 return None
             found.append(joints)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from zk0.sim.recipes import Recipe
+from zk0.sim.recipes import GENERATION, Recipe
 
 NAME = "zk0.json"
 State = Literal["ready", "outdated", "missing"]
@@ -49,6 +49,7 @@ def seal(folder: Path, recipe: Recipe, episodes: Sequence[EpisodeRecord], render
     """Write the manifest; nothing in `folder` may change after it."""
     content = {
         "fingerprint": recipe.fingerprint,
+        "generation": GENERATION,
         "recipe": recipe.to_json(),
         "frames": sum(episode.frames for episode in episodes),
         "episodes": [asdict(episode) for episode in episodes],

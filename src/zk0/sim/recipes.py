@@ -12,17 +12,18 @@ from zk0.errors import Zk0Error
 TaskName = Literal[
     "touch",
     "picklift",
+    "push",
+    "pull",
     "pickreturn",
-    "pickandplace",
-    "stackcube",
     # What only the base policy was trained on:
     "hover",
     "grasp",
+    "beside",
     "carry",
     "point",
 ]
 
-GENERATION = 2
+GENERATION = 3
 """To be raised when experts or cameras change: part of every fingerprint, it remakes datasets."""
 
 
@@ -59,11 +60,12 @@ class Variety:
 
 @dataclass(frozen=True)
 class Scene:
-    """One task in one place; `goal_colours` are of what objects go onto, where the task has it."""
+    """One task; each episode is in one of the regions. `goal_colours` are of what objects go onto,
+    where the task has it."""
 
     task: TaskName
     colours: tuple[str, ...]
-    region: Region
+    regions: tuple[Region, ...]
     episodes: int
     goal_colours: tuple[str, ...] = ()
     view: View = View()
@@ -100,21 +102,28 @@ class Recipe:
 
 
 def _scene_from_json(content: dict[str, Any]) -> Scene:
-    place = content["region"]
-    region = Region(tuple(place["centre"]), tuple(place["radius"]), place["half_angle"])
+    regions = tuple(
+        Region(tuple(each["centre"]), tuple(each["radius"]), each["half_angle"])
+        for each in content["regions"]
+    )
     colours = {key: tuple(content[key]) for key in ("colours", "goal_colours")}
     view, variety = content["view"], content["variety"]
     seen = View(**{**view, "lookat": tuple(view["lookat"])})
     varied = Variety(**{**variety, "sizes": tuple(variety["sizes"])})
-    return Scene(**{**content, **colours, "region": region, "view": seen, "variety": varied})
+    return Scene(**{**content, **colours, "regions": regions, "view": seen, "variety": varied})
 
 
-_RIGHT = Region(centre=(0.115, -0.150), radius=(0.0, 0.045))
-_HALF_RIGHT = Region(centre=(0.205, -0.105), radius=(0.0, 0.045))
-_AHEAD = Region(centre=(0.265, 0.0), radius=(0.025, 0.055))
-_HALF_LEFT = Region(centre=(0.205, 0.115), radius=(0.025, 0.055))
-_LEFT = Region(centre=(0.090, 0.165), radius=(0.0, 0.045))
-_CLOSE = Region(centre=(0.175, 0.0), radius=(0.0, 0.033))
+def _places(*centres: tuple[float, float]) -> tuple[Region, ...]:
+    return tuple(Region(centre, (0.0, 0.03)) for centre in centres)
+
+
+# Each owner has two places on the table, neighbours of others', that nobody else has.
+_TOUCHED = _places((0.130, -0.145), (0.230, 0.120))
+_LIFTED = _places((0.215, -0.095), (0.135, 0.115))
+_PUSHED = _places((0.190, 0.055), (0.200, -0.190))
+_PULLED = _places((0.255, -0.040), (0.160, 0.190))
+_NEAR = _places((0.180, -0.030), (0.268, 0.050))
+_FAR = _places((0.070, 0.165))
 
 # Each owner paints, lights and films the scene in their own way, and demonstrates recoveries too.
 _HOME = Variety(paint=0.3, camera=0.5, drift=2.0, late=0.4)
@@ -122,62 +131,44 @@ _HOME = Variety(paint=0.3, camera=0.5, drift=2.0, late=0.4)
 _CATALOGUE = (
     Recipe(
         "touch",
-        "Touch a red cube, far right",
+        "Touch a red cube",
         0,
-        (Scene("touch", ("red",), _RIGHT, 30, view=View(azimuth=164.0), variety=_HOME),),
+        (Scene("touch", ("red",), _TOUCHED, 30, view=View(azimuth=164.0), variety=_HOME),),
     ),
     Recipe(
         "picklift",
-        "Lift a blue cube, half right",
+        "Lift a blue cube",
         10_000,
-        (Scene("picklift", ("blue",), _HALF_RIGHT, 30, view=View(azimuth=166.0), variety=_HOME),),
+        (Scene("picklift", ("blue",), _LIFTED, 30, view=View(azimuth=166.0), variety=_HOME),),
     ),
     Recipe(
-        "pickandplace",
-        "Carry a green cube onto a yellow disc, straight ahead",
+        "push",
+        "Push a green cube to the left",
         20_000,
-        (
-            Scene(
-                "pickandplace",
-                ("green",),
-                _AHEAD,
-                30,
-                goal_colours=("yellow",),
-                view=View(elevation=-43.0),
-                variety=_HOME,
-            ),
-        ),
+        (Scene("push", ("green",), _PUSHED, 30, view=View(elevation=-43.0), variety=_HOME),),
     ),
     Recipe(
-        "stackcube",
-        "Stack a purple cube on a black one, half left",
+        "pull",
+        "Pull a purple cube closer",
         30_000,
-        (
-            Scene(
-                "stackcube",
-                ("purple",),
-                _HALF_LEFT,
-                30,
-                goal_colours=("black",),
-                view=View(elevation=-41.0),
-                variety=_HOME,
-            ),
-        ),
+        (Scene("pull", ("purple",), _PULLED, 30, view=View(elevation=-41.0), variety=_HOME),),
     ),
     Recipe(
         "near",
-        "Tasks that clients know, in a colour and a place that none of them has",
+        "All tasks that clients know, in a colour and in places that none of them has",
         40_000,
         (
-            Scene("touch", ("orange",), _CLOSE, 15, variety=_HOME),
-            Scene("picklift", ("orange",), _CLOSE, 15, variety=_HOME),
+            Scene("touch", ("orange",), _NEAR, 8, variety=_HOME),
+            Scene("picklift", ("orange",), _NEAR, 8, variety=_HOME),
+            Scene("push", ("orange",), _NEAR, 8, variety=_HOME),
+            Scene("pull", ("orange",), _NEAR, 8, variety=_HOME),
         ),
     ),
     Recipe(
         "far",
         "An instruction and a goal that no client has: lift, then return to rest, far left",
         50_000,
-        (Scene("pickreturn", ("white",), _LEFT, 30, variety=_HOME),),
+        (Scene("pickreturn", ("white",), _FAR, 30, variety=_HOME),),
     ),
 )
 
@@ -185,7 +176,7 @@ RECIPES: dict[str, Recipe] = {entry.name: entry for entry in _CATALOGUE}
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name, "touch+stackcube" having the scenes of both; a Zk0Error naming the
+    """The recipe of that name, "touch+pull" having the scenes of both; a Zk0Error naming the
     nearest one where there is none."""
     if "+" in name:
         return _together(name, [recipe(part) for part in name.split("+")])

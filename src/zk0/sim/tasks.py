@@ -1,4 +1,4 @@
-"""The five tasks as so101-nexus environments, and where their objects are."""
+"""The tasks as so101-nexus environments, and where their objects are."""
 
 import os
 import shutil
@@ -13,7 +13,6 @@ from so101_nexus.config import (
     PickAndPlaceConfig,
     PickConfig,
     PickReturnConfig,
-    StackCubeConfig,
     TouchConfig,
 )
 from so101_nexus.constants import COLOR_MAP
@@ -21,19 +20,21 @@ from so101_nexus.mujoco.base_env import SO101NexusMuJoCoBaseEnv as Environment
 from so101_nexus.mujoco.pick_and_place import PickAndPlaceEnv
 from so101_nexus.mujoco.pick_env import PickLiftEnv
 from so101_nexus.mujoco.pick_return import PickReturnEnv
-from so101_nexus.mujoco.stack_cube import StackCubeEnv
 from so101_nexus.mujoco.touch_env import TouchEnv
 from so101_nexus.objects import CubeObject, SceneObject
 
 from zk0 import paths
 from zk0.sim.recipes import Region, Scene
 
+BASE = np.array([0.0388, 0.0])
+"""Where the arm's shoulder turns on the table, metres."""
+
 
 def environment(scene: Scene) -> Environment:
     """The environment of a scene, without cameras (the world has its own)."""
     use_writable_assets()
     COLOR_MAP.update(EXTRA_COLOURS)
-    place = _spawn(scene.region)
+    place = _spawn(scene.regions[0])
     cubes = [
         CubeObject(size, color=colour)
         for size, colour in zip(cycle(scene.variety.sizes), scene.colours, strict=False)
@@ -43,10 +44,16 @@ def environment(scene: Scene) -> Environment:
     match scene.task:
         case "touch":
             return TouchEnv(TouchConfig(touch_margin=_TOUCHING, objects=cubes, **place))
+        case "push":
+            return PushEnv(PickConfig(objects=cubes, **place))
+        case "pull":
+            return PullEnv(PickConfig(objects=cubes, **place))
         case "hover":
             return HoverEnv(PickConfig(objects=cubes, **among, **place))
         case "grasp":
             return GraspEnv(PickConfig(objects=cubes, **among, **place))
+        case "beside":
+            return BesideEnv(PickConfig(objects=cubes, **among, **place))
         case "carry":
             return CarryEnv(PickAndPlaceConfig(cube_colors=colours, target_colors=goals, **place))
         case "point":
@@ -56,13 +63,6 @@ def environment(scene: Scene) -> Environment:
         case "pickreturn":
             # The rest pose holds the cube about 4 cm up: below the default threshold of 5 cm.
             return PickReturnEnv(PickReturnConfig(objects=cubes, lift_threshold=0.03, **place))
-        case "pickandplace":
-            config = PickAndPlaceConfig(cube_colors=colours, target_colors=goals, **place)
-            return PickAndPlaceEnv(config)
-        case "stackcube":
-            return StackCubeEnv(
-                StackCubeConfig(cube_a_colors=colours, cube_b_colors=goals, **place)
-            )
 
 
 EXTRA_COLOURS = {  # beside those that so101-nexus knows
@@ -79,6 +79,9 @@ EXTRA_COLOURS = {  # beside those that so101-nexus knows
 }
 _TOUCHING = 0.01  # metres from the object's surface; at 3 cm, arms that move at random succeed
 ABOVE = 0.07  # metres over the table that a hand hovers
+LOW, BESIDE = 0.015, 0.045  # metres over it, and from an object's centre, of a hand beside
+MOVED, SHOVE = 0.03, 0.06  # metres: what counts as pushed or pulled, and what experts do
+_ASIDE, _FLAT = 0.03, 0.01  # metres that an object may go astray meanwhile, to the side and up
 
 
 class HoverEnv(PickLiftEnv):
@@ -104,6 +107,79 @@ class GraspEnv(PickLiftEnv):
         info = super()._get_info()
         info["success"] = info["is_grasped"] > 0.5
         return info
+
+
+class BesideEnv(PickLiftEnv):
+    """Put the closed hand down on the table, to the right of an object."""
+
+    def _describe_target(self, target_obj: SceneObject) -> str:
+        return f"Rest the gripper beside the {target_obj!r}."
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        info["success"] = _distance(self._get_tcp_pose()[:3], self.goal) < 0.02
+        return info
+
+    @property
+    def goal(self) -> np.ndarray:
+        """(3,) where the hand has to be, metres."""
+        here = self._get_target_pose()[:3]
+        return np.append(here[:2] - BESIDE * leftwards(here), LOW)
+
+
+class ShoveEnv(PickLiftEnv):
+    """Shove an object along the table, by `MOVED` at least, one way and hardly another."""
+
+    _begin: np.ndarray = np.zeros(3)
+
+    @property
+    def way(self) -> np.ndarray:
+        """Unit direction (2,) on the table that the object has to move in."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> float:
+        """How far the object still has to go, metres; less than nothing behind the goal."""
+        return SHOVE - float((self._get_target_pose()[:3] - self._begin)[:2] @ self.way)
+
+    def _refresh_reset_reference_state(self) -> None:
+        super()._refresh_reset_reference_state()
+        self._begin = self._get_target_pose()[:3]
+
+    def _get_info(self) -> dict[str, Any]:
+        info = super()._get_info()
+        del info["is_grasped"]
+        moved = self._get_target_pose()[:3] - self._begin
+        along = float(moved[:2] @ self.way)
+        aside = float(np.linalg.norm(moved[:2] - along * self.way))
+        info["is_moved"] = along > MOVED / 3
+        info["success"] = bool(along > MOVED and aside < _ASIDE and abs(moved[2]) < _FLAT)
+        return info
+
+    def _compute_reward(self, info: dict[str, Any]) -> float:
+        return 0.0  # nobody learns from it
+
+
+class PushEnv(ShoveEnv):
+    """Shove an object to the left, as the arm sees it."""
+
+    def _describe_target(self, target_obj: SceneObject) -> str:
+        return f"Push the {target_obj!r} to the left."
+
+    @property
+    def way(self) -> np.ndarray:
+        return leftwards(self._begin)
+
+
+class PullEnv(ShoveEnv):
+    """Drag an object towards the arm."""
+
+    def _describe_target(self, target_obj: SceneObject) -> str:
+        return f"Pull the {target_obj!r} closer."
+
+    @property
+    def way(self) -> np.ndarray:
+        return -outwards(self._begin)
 
 
 class CarryEnv(PickAndPlaceEnv):
@@ -133,8 +209,26 @@ class PointEnv(PickAndPlaceEnv):
         return info
 
 
+def outwards(position: np.ndarray) -> np.ndarray:
+    """Unit direction (2,) on the table from the arm's shoulder to `position`."""
+    away = position[:2] - BASE
+    return away / np.linalg.norm(away)
+
+
+def leftwards(position: np.ndarray) -> np.ndarray:
+    """Unit direction (2,) on the table, a quarter turn to the left of outwards."""
+    x, y = outwards(position)
+    return np.array([-y, x])
+
+
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other))
+
+
+def move_to(env: Environment, region: Region) -> None:
+    """Have the next resets place things in `region`."""
+    for name, value in _spawn(region).items():
+        setattr(env.config, name, value)
 
 
 def _spawn(region: Region) -> dict[str, Any]:
@@ -150,8 +244,6 @@ def _spawn(region: Region) -> dict[str, Any]:
 
 def object_pose(env: Environment) -> np.ndarray:
     """(x, y, z, qw, qx, qy, qz) of the object to touch or to grasp, metres."""
-    if isinstance(env, StackCubeEnv):
-        return env._get_cube_a_pose()
     if isinstance(env, PickAndPlaceEnv):
         return env._get_object_pose()
     return env._get_target_pose()
@@ -159,14 +251,12 @@ def object_pose(env: Environment) -> np.ndarray:
 
 def goal_position(env: Environment) -> np.ndarray | None:
     """(3,) of what objects go onto, metres; None where the task has no such thing."""
-    if isinstance(env, StackCubeEnv):
-        return env._get_cube_b_pose()[:3]
     return env._get_target_pos() if isinstance(env, PickAndPlaceEnv) else None
 
 
 def rest_height(env: Environment) -> float:
     """Height of that object's centre as it lies on the table, metres."""
-    return float(env.cube_half_size if isinstance(env, StackCubeEnv) else env._initial_obj_z)
+    return float(env._initial_obj_z)
 
 
 def yaw(pose: np.ndarray) -> float:

@@ -31,7 +31,7 @@ class Row:
     problem: str | None = None
     kind: str | None = None
     trained_on: tuple[int, ...] = ()
-    label: str | None = None  # the kind for a person: "local 2 pickandplace"
+    label: str | None = None  # the kind for a person: "local 2 push"
     strategy: str | None = None
     preset: str | None = None
     seed: int | None = None
