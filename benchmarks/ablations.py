@@ -19,17 +19,17 @@ from zk0.comparison.runs import read_run
 from zk0.comparison.tables import title, to_markdown
 
 ABLATIONS = {
-    "the default: 4 clients, 10 rounds of 50 steps, mu = 0.01": "",
+    "the default: 4 clients, 50 rounds of 10 steps, mu = 0.01": "",
     "mu = 0": "proximal-mu=0.0",
     "mu = 0.1": "proximal-mu=0.1",
     "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
-    "2 clients, the same data, 100 steps": "datasets='embedded-2' local-steps=100",
-    "8 clients, the same data, 25 steps": "datasets='embedded-8' local-steps=25",
-    "5 rounds of 100 steps": "num-server-rounds=5 local-steps=100",
-    "20 rounds of 25 steps": "num-server-rounds=20 local-steps=25",
+    "2 clients, the same data, 20 steps": "datasets='embedded-2' local-steps=20",
+    "8 clients, the same data, 5 steps": "datasets='embedded-8' local-steps=5",
+    "25 rounds of 20 steps": "num-server-rounds=25 local-steps=20",
+    "10 rounds of 50 steps": "num-server-rounds=10 local-steps=50",
     "each client's own normalisation": "normalization='local'",
-    "2 of 4 clients in a round, 100 steps": "fraction-train=0.5 local-steps=100",
+    "2 of 4 clients in a round, 20 steps": "fraction-train=0.5 local-steps=20",
     "every client counts as much": "client-weighting='equal'",
 }
 

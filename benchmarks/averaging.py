@@ -1,6 +1,6 @@
 """Federated averaging in one process, for quick questions about rates, rounds and optimizers.
 
-    .venv/bin/python benchmarks/averaging.py --learning-rate 2e-3 --rounds 10 --local-steps 50
+    .venv/bin/python benchmarks/averaging.py --rounds 10 --local-steps 50 --episodes 20
     .venv/bin/python benchmarks/averaging.py --pooled    # all data in one place, as many steps
 
 No Flower, no proximal term, one thread: each round the weighted mean of the clients' weights, and
@@ -9,6 +9,7 @@ steps take about three minutes.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,11 +83,16 @@ class Averaging:
                 mean[name] += values.double() * (weight / sum(weights))
         set_trainable(self.policy, {name: values.float() for name, values in mean.items()})
 
+    def rate(self, number: int) -> float:
+        """Of a round: the same in all, or down to nothing along half a cosine."""
+        done = (number - 1) / self.options.rounds if self.options.cosine else 0.0
+        return self.options.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
     def train(self, client: int, number: int) -> None:
         optimizer = build_optimizer(self.policy)
         if self.moments[client] is not None:
             optimizer.load_state_dict(self.moments[client])
-        local = LocalSteps(self.steps, 32, self.options.learning_rate, 0.0)
+        local = LocalSteps(self.steps, 32, self.rate(number), 0.0)
         seed = [self.options.seed, client, number]
         train(self.policy, self.parts[client], local, seed, optimizer=optimizer)
         if self.options.keep_moments or self.options.pooled:
@@ -95,11 +101,12 @@ class Averaging:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--local-steps", type=int, default=50)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--local-steps", type=int, default=10)
     parser.add_argument("--eval-batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cosine", action="store_true", help="a rate that falls, over the rounds")
     parser.add_argument("--keep-moments", action="store_true", help="AdamW's, between rounds")
     parser.add_argument("--equally", action="store_true", help="each client counts as much")
     parser.add_argument("--episodes", type=int, default=0, help="rollouts of each task")

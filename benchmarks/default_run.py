@@ -98,14 +98,16 @@ def report_evaluation(outputs: Path, total: float) -> None:
 
 
 def report_losses(outputs: Path) -> None:
-    """How far the losses fell: unseen sets from before round 1, clients from their first round."""
+    """How far the losses fell: unseen sets from before round 1, clients from the first round that
+    was evaluated."""
     losses = json.loads((outputs / "server" / "policy_loss_history.json").read_text())
-    rounds = sorted(map(int, losses))
-    for name in losses["0"]:
-        report_fall(name, losses["0"][name], losses[str(rounds[-1])][name])
+    begin, first_round, *_, last_round = sorted(map(int, losses))
+    for name in losses[str(begin)]:
+        report_fall(name, losses[str(begin)][name], losses[str(last_round)][name])
     for client in sorted((outputs / "clients").iterdir()):
         first, last = (
-            json.loads((client / f"round_{number}.json").read_text()) for number in (1, rounds[-1])
+            json.loads((client / f"round_{number}.json").read_text())
+            for number in (first_round, last_round)
         )
         name = f"{client.name} {first['slug']}, held out"
         report_fall(name, first["evaluate"]["loss"], last["evaluate"]["loss"])

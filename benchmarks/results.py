@@ -89,14 +89,17 @@ def main() -> None:
 
 def plan(options: argparse.Namespace) -> Iterator[Job]:
     """The runs of each seed; the first one also tries out what training begins with."""
-    clients = len(check(PROJECT, [])[1].clients)
+    config, datasets = check(PROJECT, [])
+    frequencies = 0, config.num_server_rounds
     for seed in options.seeds:
-        at_the_end, from_the_start = (common(seed, options.output_dir, each) for each in (0, 10))
+        at_the_end, from_the_start = (
+            common(seed, options.output_dir, each) for each in frequencies
+        )
         for number, name in enumerate(options.strategies):
             settings = at_the_end if number else from_the_start
             yield Job("federated", f"{settings} {STRATEGIES[name]}".strip())
         yield Job("centralized", at_the_end)
-        for client in range(clients):
+        for client in range(len(datasets.clients)):
             yield Job("local", at_the_end, client)
 
 

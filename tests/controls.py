@@ -11,6 +11,7 @@ LEAST = {
     "num-server-rounds": 2,
     "local-steps": 3,
     "batch-size": 8,
+    "eval-frequency": 1,
     "eval-batches": 2,
     "eval-episodes": 1,
     "rollout-episodes": 0,

@@ -22,7 +22,7 @@ CONNECTION = "tests"
 TIMEOUT_S = 240
 SETTINGS = (  # of a federation that takes seconds; the baselines' are the same
     "num-server-rounds=2 local-steps=3 batch-size=8 eval-batches=2 eval-episodes=1 "
-    "checkpoint-interval=1 rollout-episodes=2 rollout-frequency=0"
+    "checkpoint-interval=1 eval-frequency=1 rollout-episodes=2 rollout-frequency=0"
 )
 
 

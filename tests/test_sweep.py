@@ -105,9 +105,10 @@ def falling(values: dict, server_round: int) -> float:
 def make(tmp_path: Path):
     """A sweep of the project from the text of its file, with its outputs in a folder here."""
 
-    def make(text: str, head: str = "") -> Sweep:
+    def make(text: str, head: str = "", eval_frequency: int = 1) -> Sweep:
         path = tmp_path / "mu.toml"
-        fixed = f"[fixed]\nnum-server-rounds = {ROUNDS}\noutput-dir = '{tmp_path / 'outputs'}'\n"
+        rounds = f"num-server-rounds = {ROUNDS}\neval-frequency = {eval_frequency}\n"
+        fixed = f"[fixed]\n{rounds}output-dir = '{tmp_path / 'outputs'}'\n"
         path.write_text(f'name = "mu"\n{head}\n{fixed}{text}')
         return read_sweep(path, PROJECT)
 
@@ -341,6 +342,15 @@ def test_the_pruner_stops_runs_that_promise_nothing(make):
     assert trials[5].state == "pruned"
     assert list(trials[5].losses) == [0, 1]
     assert [trial.number for trial in report.ranked(trials)][-1] == 6
+
+
+def test_a_pruner_without_losses_to_judge_by_is_refused(make):
+    with pytest.raises(Zk0Error, match=r"'?median.*eval-frequency below num-server-rounds = 3"):
+        make(GRID, "pruner = 'median'", eval_frequency=3)
+    swept = "[search]\nnum-server-rounds = [2, 9]\n"
+    path = make(GRID).path
+    path.write_text(f"name = 'mu'\npruner = 'median'\n{swept}")
+    assert read_sweep(path, PROJECT).base.eval_frequency == 5
 
 
 def test_halving_stops_runs_too(make):

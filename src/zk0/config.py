@@ -139,10 +139,19 @@ class Config(BaseModel):
     def allowed_issues(self) -> frozenset[str]:
         return frozenset(self.allow_dataset_issues.split())
 
+    def is_evaluated(self, server_round: int) -> bool:
+        """Whether clients and server evaluate after a round."""
+        last = server_round == self.num_server_rounds
+        return last or server_round % self.eval_frequency == 0
+
     def is_thorough(self, server_round: int) -> bool:
-        """Whether the evaluation after a round also predicts actions, plays rollouts and films."""
-        due = self.rollout_frequency and server_round % self.rollout_frequency == 0
-        return server_round > 0 and (bool(due) or server_round == self.num_server_rounds)
+        """Whether the evaluation after a round also predicts actions, plays rollouts and films:
+        the last one, and the first since `rollout_frequency` rounds have passed again."""
+        if server_round == self.num_server_rounds:
+            return server_round > 0
+        every, before = self.rollout_frequency, server_round - self.eval_frequency
+        due = every > 0 and server_round // every > before // every
+        return server_round > 0 and due and self.is_evaluated(server_round)
 
     def to_run_config(self) -> dict[str, Any]:
         """The values by their hyphenated keys, as a user writes them."""

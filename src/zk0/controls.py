@@ -180,9 +180,10 @@ class Training:
         with self.history.timed(number, "train"):
             result = self._train(number, state.plan.learning_rate)
         self._record(number, result, state.plan.learning_rate)
-        self._evaluate_held_out(number)
-        due = number == self.config.num_server_rounds or not number % self.config.eval_frequency
-        loss = self.evaluation.evaluate(number) if due else None
+        loss = None
+        if self.config.is_evaluated(number):
+            self._evaluate_held_out(number)
+            loss = self.evaluation.evaluate(number)
         self._keep(number, loss)
         following, _ = advance(self.settings, state, loss, {self.trained_on[0]: result.loss})
         return following
@@ -226,7 +227,7 @@ class Training:
             self.best = loss
         if is_best or (interval and number % interval == 0):
             self._save(number, *(["best"] if is_best else []))
-        publish(self.history)
+        publish(self.history, self.config.is_evaluated(number))
 
     def _save(self, number: int, *names: str) -> None:
         keep = self.config.keep_checkpoints

@@ -1,4 +1,4 @@
-"""What a run shows of itself after a round: its model, its charts, its report. Federated runs and
+"""What a run shows of itself: its model, its charts, its report. Federated runs and
 their controls do this alike, in the background."""
 
 from functools import partial
@@ -25,7 +25,9 @@ def save_model(
     history.background.submit(save)
 
 
-def publish(history: History) -> None:
-    """Bring what people look at up to date."""
+def publish(history: History, shown: bool = True) -> None:
+    """Bring the record up to date, and where it is `shown` what people look at."""
     history.close_round()
-    history.background.submit(partial(write_report, history.folder.path))
+    if shown:
+        history.draw()
+        history.background.submit(partial(write_report, history.folder.path))

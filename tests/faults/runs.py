@@ -75,6 +75,7 @@ def settings(outputs: Path, **run_config: int | float | str) -> str:
         "local-steps": 1,
         "allow-dataset-issues": "'shared-episodes'",  # its clients have copies of one dataset
         "batch-size": 4,
+        "eval-frequency": 1,
         "eval-batches": 1,
         "eval-episodes": 1,
         "rollout-episodes": 0,

@@ -74,7 +74,7 @@ FRAMES = [100, 200, 700, 50]
 CURVATURES = [1.0, 0.5, 2.0, 1.5]
 TARGETS = [-0.8, 0.1, 0.9, 0.4]
 RATE, STEPS = 0.1, 4
-DEFAULTS = ["round-timeout=30.0", "proximal-mu=0.0", "min-available-nodes=3"]
+DEFAULTS = ["round-timeout=30.0 proximal-mu=0.0 min-available-nodes=3 eval-frequency=1"]
 
 
 def meet(number: int, frames: int) -> Client:
@@ -296,7 +296,7 @@ def test_each_round_is_the_mean_of_its_clients_weighted_by_their_frames(trial: O
 
 
 def test_clients_can_count_as_much_as_each_other(trial: Open):
-    end = trial("client-weighting='equal'").run()
+    end = trial("num-server-rounds=10 client-weighting='equal'").run()
     for name, start in START.items():
         x = start.astype(np.float64)
         for _ in range(10):
@@ -563,6 +563,17 @@ def test_the_last_round_is_evaluated_whatever_the_frequency(trial: Open):
     run = trial("num-server-rounds=5", "eval-frequency=2")
     run.run()
     assert [event["round"] for event in run.events("server-evaluate")] == [0, 2, 4, 5]
+    assert sorted({event["round"] for event in run.events("client-evaluate")}) == [2, 4, 5]
+
+
+def test_a_void_round_is_evaluated_where_weights_have_changed_since_the_last(trial: Open):
+    few = "min-train-nodes=3 max-void-rounds=9"
+    run = trial("num-server-rounds=4", "eval-frequency=2", few)
+    run.odd |= {(number, 0): partial(fails, "out of memory") for number in (2, 3, 4)}
+    end = run.run()
+    assert [event["round"] for event in run.events("void")] == [2, 3, 4]
+    assert [event["round"] for event in run.events("server-evaluate")] == [0, 2]
+    assert end.best_round == 2  # the weights of round 1
 
 
 def test_a_server_that_cannot_evaluate_still_trains(trial: Open):

@@ -69,6 +69,16 @@ def test_states_and_phases_of_a_round():
     assert now()[0] == "finished"
 
 
+def test_a_round_without_an_evaluation_closes_after_training():
+    script = Script().judge(0, 2.0).plan(1).ask(1, "train").train(1, 0).train(1, 1).aggregate(1)
+    config = {"num-server-rounds": 4, "eval-frequency": 2, "rollout-frequency": 3}
+    run = about(config={**config, "rollout-episodes": 3})
+    assert phase(tell(script), run) == "closing the round"
+    assert phase(tell(script), about()) == "server evaluates"
+    assert [run.is_evaluated(number) for number in range(1, 5)] == [False, True, False, True]
+    assert [run.plays_rollouts(number) for number in range(1, 5)] == [False, False, False, True]
+
+
 def test_rollouts_are_a_phase_where_they_are_due():
     script = Script().judge(0, 2.0).play(1)
     config = {"num-server-rounds": 1, "rollout-episodes": 3}
@@ -117,7 +127,7 @@ def test_a_finished_run_can_be_resumed_for_more_rounds():
     assert about(resumed=resumed).planned == 9
 
 
-def test_time_left_is_the_median_round_times_those_left():
+def test_time_left_is_the_mean_round_times_those_left():
     script = Script().judge(0, 2.0).play(1).play(2).plan(3)
     story = tell(script)
     began = story.rounds[3].began

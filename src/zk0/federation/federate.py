@@ -202,7 +202,8 @@ class ServerSide:
         )
         keep = self.config.keep_checkpoints
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
-        publish(self.history)
+        shown = self.config.is_evaluated(progress.server_round) or progress.void_rounds > 0
+        publish(self.history, shown)
 
     def conclude(self, server_round: int, arrays: ArrayRecord) -> None:
         """See to it that the last model has been evaluated thoroughly, and save it."""

@@ -120,9 +120,9 @@ class Rounds:
         self.history.add_plan(number, before.schedule.plan)
         after, losses = self._train(number, before)
         loss = None
-        if not after.void_rounds:
+        if self._is_due(number, after):
             self._evaluate_clients(number, after)
-            loss = self._evaluate_server(number, after)
+            loss = self.server.evaluate(number, after.arrays)
         schedule, _ = advance(self.settings, before.schedule, loss, losses)
         after = replace(after, server_round=number, schedule=schedule).judged(number, loss)
         self._save(number, after)
@@ -226,6 +226,12 @@ class Rounds:
 
     # --- evaluation -------------------------------------------------------------------------------
 
+    def _is_due(self, number: int, after: Progress) -> bool:
+        """Whether the round is one to evaluate after, and the weights are not those of the last
+        evaluation, as after void rounds."""
+        since = number % self.config.eval_frequency or self.config.eval_frequency
+        return self.config.is_evaluated(number) and after.void_rounds < since
+
     def _evaluate_clients(self, number: int, progress: Progress) -> None:
         if not self.config.fraction_evaluate:
             return
@@ -245,12 +251,6 @@ class Rounds:
         if metrics:
             failures = len(chosen) - len(metrics)
             self.history.add_aggregate(number, "evaluate", _average(metrics), failures)
-
-    def _evaluate_server(self, number: int, progress: Progress) -> float | None:
-        last = number == self.config.num_server_rounds
-        if not last and number % self.config.eval_frequency:
-            return None
-        return self.server.evaluate(number, progress.arrays)
 
     # --- messages ---------------------------------------------------------------------------------
 

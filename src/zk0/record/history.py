@@ -30,7 +30,7 @@ class Participant(Protocol):
 
 class History:
     """The run's metrics by round. Each event goes to metrics.jsonl and the trackers as it happens;
-    `close_round` rewrites the summaries, and the charts in the `background`."""
+    `close_round` rewrites the summaries, `draw` the charts in the `background`."""
 
     def __init__(self, folder: RunFolder, trackers: Trackers, background: Background) -> None:
         self.folder = folder
@@ -217,6 +217,9 @@ class History:
             {"rounds": [{"round": number, **content} for number, content in self.rounds.items()]},
         )
         self.folder.write("server/policy_loss_history.json", self._loss_history())
+
+    def draw(self) -> None:
+        """Bring the charts up to date, in the background."""
         charts = self.folder.path / "server"
         losses = deepcopy((self.server_losses, self.client_losses))
         self.background.submit(partial(loss_chart, charts / "policy_loss.png", *losses))

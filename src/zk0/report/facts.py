@@ -61,7 +61,7 @@ def judge(record: Record) -> Verdict:
     """Is the newest policy better than the one before round 1?"""
     losses = record.losses
     curve = losses["composite"]
-    so_far = "" if record.ended else f"so far, round {record.last} of {record.planned}: "
+    so_far = "" if record.ended else f"so far, round {max(curve, default=0)} of {record.planned}: "
     if not record.ended and max(curve, default=0) == 0:
         return Verdict("open", "No verdict yet", "No round has been evaluated yet.")
     sentence = _capitalise(f"{so_far}{verdict(losses, record.successes)}.".replace(" -> ", " → "))

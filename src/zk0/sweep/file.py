@@ -178,6 +178,7 @@ def read_sweep(path: Path, app: Path) -> Sweep:
         _check_keys(file)
         _check_metric(file.metric, datasets)
         _check_values(sweep)
+        _check_pruner(sweep)
     except Zk0Error as error:
         raise Zk0Error(f"{path}: {error}") from None
     return sweep
@@ -254,6 +255,18 @@ def _check_values(sweep: Sweep) -> None:
             _check_step(key, candidates)
     if sweep.file.sampler == "grid":
         sweep.points()
+
+
+def _check_pruner(sweep: Sweep) -> None:
+    """A pruner judges by losses before the last round."""
+    file, rounds = sweep.file, sweep.base.num_server_rounds
+    if file.pruner == "none" or {"eval-frequency", "num-server-rounds"} & set(file.search):
+        return
+    if sweep.base.eval_frequency >= rounds:
+        raise Zk0Error(
+            f'pruner = "{file.pruner}" needs losses before the last round: put an eval-frequency '
+            f"below num-server-rounds = {rounds} into [fixed]."
+        )
 
 
 def _choices(candidates: tuple[Scalar, ...] | Range) -> tuple[Scalar, ...]:

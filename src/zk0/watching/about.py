@@ -21,6 +21,7 @@ class Settings(BaseModel):
     seed: int | None = None
     strategy: str | None = None
     preset: str | None = None
+    eval_frequency: int = 1
     rollout_frequency: int = 0
     rollout_episodes: int = 0
 
@@ -75,11 +76,16 @@ class About(BaseModel, frozen=True):
         strategy = self.settings.strategy if self.kind == "federated" else None
         return " ".join(filter(None, (strategy, self.settings.preset)))
 
+    def is_evaluated(self, server_round: int) -> bool:
+        """Whether the configuration wants an evaluation after this round."""
+        return server_round == self.planned or server_round % self.settings.eval_frequency == 0
+
     def plays_rollouts(self, server_round: int) -> bool:
-        """Whether the configuration wants rollouts after this round."""
-        every = self.settings.rollout_frequency
-        due = server_round == self.planned or bool(every and server_round % every == 0)
-        return bool(self.settings.rollout_episodes) and due
+        """Whether it wants rollouts with it."""
+        every, before = self.settings.rollout_frequency, server_round - self.settings.eval_frequency
+        due = every > 0 and server_round // every > before // every
+        wanted = server_round == self.planned or (due and self.is_evaluated(server_round))
+        return bool(self.settings.rollout_episodes) and wanted
 
     def is_unseen(self, task: str) -> bool:
         """Whether a rollout's task is that of a server's dataset, which no client has."""

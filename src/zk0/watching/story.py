@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
-from statistics import median
+from statistics import mean
 from typing import Literal
 
 from zk0.record.tasks import together
@@ -213,7 +213,7 @@ def phase(story: Story, about: About) -> str:
         return "clients evaluate"
     if now.is_void:
         return "void round"
-    if not now.losses:
+    if not now.losses and about.is_evaluated(now.number):
         return "server evaluates"
     if about.plays_rollouts(now.number) and not now.tasks:
         return "rollouts"
@@ -245,23 +245,22 @@ def latest_held_out(story: Story, client: int) -> tuple[int, float] | None:
 
 
 def seconds_left(story: Story, planned: int, now: datetime) -> float | None:
-    """From the median of the finished rounds; None before there is one."""
+    """From the mean of the finished rounds, as only some have an evaluation; None before one."""
     finished = [each.seconds for n, each in story.rounds.items() if 0 < n <= story.finished]
     if not finished or story.current is None:
         return None
-    usual = median(finished)
+    usual = mean(finished)
     spent = min(usual, seconds_between(story.current.began, now))
     return max(0.0, usual * (planned - story.finished) - spent)
 
 
 def is_quiet(story: Story, now: datetime) -> bool:
     """Whether nothing was heard for so long that the run may be gone: two minutes at least, and
-    three times a usual round."""
+    three times the longest round."""
     if story.last is None or story.is_over:
         return False
     rounds = [each.seconds for number, each in story.rounds.items() if 0 < number <= story.finished]
-    usual = median(rounds) if rounds else 0.0
-    return seconds_between(story.last, now) > max(120.0, 3 * usual)
+    return seconds_between(story.last, now) > max(120.0, 3 * max(rounds, default=0.0))
 
 
 def change(curve: Mapping[int, float]) -> float | None:
