@@ -74,7 +74,7 @@ def test_no_round_is_left_out(schedule):
     ("run_config", "rate", "assumption"),
     [
         ("initial-lr=0.02", "2.000e-02", None),
-        ("seed=0", "5.000e-04", 'assuming 0.0005 for model-name "embedded"'),
+        ("seed=0", "1.000e-03", 'assuming 0.001 for model-name "embedded"'),
         (
             "model-name='lerobot/smolvla_base'",
             "1.000e-04",
@@ -90,7 +90,10 @@ def test_an_assumed_rate_is_said(schedule, run_config: str, rate: str, assumptio
 
 def test_losses_of_the_server_move_the_rules(schedule, tmp_path: Path):
     losses = write_losses(tmp_path / "losses.json", 2.0, 2.0, None, 1.9995, 2.6)
-    switches = "adjust-globally='on' adjust-window=3 num-server-rounds=6 initial-lr=0.001"
+    switches = (
+        "adjust-globally='on' adjust-window=3 num-server-rounds=6 initial-lr=0.001 "
+        "lr-schedule='constant'"
+    )
     _, out, _ = schedule("--losses", losses, "-c", switches)
     assert "losses: 4 of the server, 0 of clients" in out
     assert [row[3:] for row in rows(out)] == [[], [], [], ["stall, cap"], ["spike-hold"], []]
@@ -112,7 +115,7 @@ def test_a_run_folder_boosts_its_hard_clients(schedule, tmp_path: Path):
         "-c",
         "boost-hard-clients='on' num-server-rounds=3",
         "-c",
-        "initial-lr=0.001",
+        "initial-lr=0.001 lr-schedule='constant'",
     )
     assert "losses: 1 of the server, 3 of clients" in out
     boosted = [row[3].split() if row[3:] else [] for row in rows(out)]
@@ -126,7 +129,7 @@ def test_a_run_folder_boosts_its_hard_clients(schedule, tmp_path: Path):
         (["--losses", "text.json"], "--losses: text.json holds no losses (Invalid JSON:"),
         (["--png", "nowhere/schedule.png"], "--png: nowhere/schedule.png cannot be written (No "),
         (["--png", "folder"], "--png: folder cannot be written (Is a directory). Name a file"),
-        (["-c", "eta-min=0.1"], "eta-min = 0.1 is above the learning rate of round 1, 0.0005:"),
+        (["-c", "eta-min=0.1"], "eta-min = 0.1 is above the learning rate of round 1, 0.001:"),
         (["-c", "t-zero=3"], "t-zero is not a known key. Did you mean"),
         (["-c", "preset='wild'"], "preset = 'wild' is not valid: it has to be one of"),
         (["--app", "nowhere"], "nowhere/pyproject.toml cannot be read"),

@@ -34,13 +34,13 @@ def play(outcomes: list[Outcome], **overrides: Any) -> list[tuple[int, RoundPlan
 @pytest.mark.parametrize(
     ("overrides", "lr_schedule", "switches"),
     [
-        ({}, "constant", (False, False, False)),
+        ({}, "cosine", (False, False, False)),
         ({"preset": "dynamic"}, "cosine_warm_restarts", (True, True, True)),
         ({"lr_schedule": "cosine"}, "cosine", (False, False, False)),
         ({"preset": "dynamic", "lr_schedule": "constant"}, "constant", (True, True, True)),
-        ({"adjust_globally": "on"}, "constant", (True, False, False)),
-        ({"dynamic_mu": "on"}, "constant", (False, True, False)),
-        ({"boost_hard_clients": "on"}, "constant", (False, False, True)),
+        ({"adjust_globally": "on"}, "cosine", (True, False, False)),
+        ({"dynamic_mu": "on"}, "cosine", (False, True, False)),
+        ({"boost_hard_clients": "on"}, "cosine", (False, False, True)),
         (
             {"preset": "dynamic", "adjust_globally": "off"},
             "cosine_warm_restarts",
@@ -122,7 +122,7 @@ def test_eta_min_above_the_rate_names_both_keys():
 
 def test_rate_of_a_preview():
     assert preview_rate(config(initial_lr=0.02)) == 0.02
-    assert preview_rate(config(model_name="embedded")) == 5e-4
+    assert preview_rate(config(model_name="embedded")) == 1e-3
     assert preview_rate(config(model_name="lerobot/smolvla_base")) == 1e-4
 
 
@@ -151,7 +151,8 @@ def test_every_round_has_a_plan():
 
 def test_a_round_is_planned_from_the_outcome_before():
     outcomes = [Outcome(1.0), Outcome(1.0), Outcome(2.0), Outcome(None, {0: 1.0, 1: 1.0, 2: 7.0})]
-    overrides = {"adjust_globally": "on", "boost_hard_clients": "on", "num_server_rounds": 5}
+    switches = {"adjust_globally": "on", "boost_hard_clients": "on"}
+    overrides = {**switches, "num_server_rounds": 5, "lr_schedule": "constant"}
     rules = [plan.rules for _, plan in play(outcomes, **overrides)]
     assert rules == [(), (), ("spike-hold",), ("hard-client",), ()]
     boosted = dict(play(outcomes, **overrides))[4].boosted

@@ -74,7 +74,10 @@ FRAMES = [100, 200, 700, 50]
 CURVATURES = [1.0, 0.5, 2.0, 1.5]
 TARGETS = [-0.8, 0.1, 0.9, 0.4]
 RATE, STEPS = 0.1, 4
-DEFAULTS = ["round-timeout=30.0 proximal-mu=0.0 min-available-nodes=3 eval-frequency=1"]
+DEFAULTS = [
+    "round-timeout=30.0 proximal-mu=0.0 min-available-nodes=3 eval-frequency=1",
+    "lr-schedule='constant'",
+]
 
 
 def meet(number: int, frames: int) -> Client:

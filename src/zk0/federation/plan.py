@@ -26,12 +26,12 @@ from zk0.federation.schedules import (
 # What "auto" stands for: lr-schedule, and the switches adjust-globally, dynamic-mu and
 # boost-hard-clients.
 PRESETS: Mapping[Literal["static", "dynamic"], tuple[LrSchedule, bool]] = {
-    "static": ("constant", False),
+    "static": ("cosine", False),
     "dynamic": ("cosine_warm_restarts", True),
 }
 # AdamW's learning rate by model-name where initial-lr is 0, for a preview only: a run takes its
 # policy's `optimizer_lr`, and a policy cannot be loaded without PyTorch.
-PREVIEW_RATES = {"embedded": 5e-4, "embedded-random": 2e-3}
+PREVIEW_RATES = {"embedded": 1e-3, "embedded-random": 2e-3}
 PREVIEW_RATE = 1e-4  # of every other model: SmolVLA's preset
 METRICS_FILE = "server/federated_metrics.json"
 

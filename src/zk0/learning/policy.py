@@ -52,7 +52,7 @@ def build_policy(
 
 
 def _base() -> SmolVLAPolicy:
-    policy = _embedded(embedded_backbone(), seed=0, learning_rate=5e-4)
+    policy = _embedded(embedded_backbone(), seed=0, learning_rate=1e-3)
     weights = base_weights()
     policy.load_state_dict({name: weights[name] for name in get_trainable(policy)}, strict=False)
     return policy
