@@ -26,7 +26,7 @@ COURSE = Course(look_steps=2, act_steps=3, batch_size=8, warm_up=1, log_every=2)
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Shard]:
     if opengl.probe().backend is None:
         pytest.skip("samples need OpenGL")
-    made = samples.plan(tmp_path_factory.mktemp("samples"), 120)
+    made = samples.plan(tmp_path_factory.mktemp("samples"), 100)
     samples.make(made, workers=2)
     return made
 
@@ -45,11 +45,11 @@ def weights(trained: Pretraining) -> dict[str, torch.Tensor]:
 
 
 def test_samples_hold_what_they_say(few: Samples) -> None:
-    assert len(few) == 120
-    images = few.frames(np.array([0, 119, 60]))
+    assert len(few) == 100
+    images = few.frames(np.array([0, 99, 60]))
     assert images.shape == (3, 2, SIZE, SIZE, 3)
     assert images.std((1, 2, 3, 4)).min() > 5
-    assert few.actions.shape == (120, CHUNK, 6)
+    assert few.actions.shape == (100, CHUNK, 6)
     assert few.inside[:, 0].all()
     texts = [few.instructions[word] for word in few.words]
     to_carry = np.array(["circle" in text for text in texts])
@@ -74,7 +74,7 @@ def test_things_are_in_the_picture_where_the_landmarks_say(few: Samples, camera:
     own = sum(differs(index, places[index]) for index in range(len(few)))
     others = sum(differs(index, places[index - 37]) for index in range(len(few)))
     assert own > 30
-    assert own > 1.7 * others
+    assert own > 1.5 * others
 
 
 def test_made_samples_are_found_and_half_made_ones_made_anew(shards: list[Shard]) -> None:
