@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zk0 import rhythm
 from zk0.data.presets import preset
 from zk0.data.sources import Source, find_shared
 from zk0.data.sources import check as check_source
@@ -141,17 +142,13 @@ class Config(BaseModel):
 
     def is_evaluated(self, server_round: int) -> bool:
         """Whether clients and server evaluate after a round."""
-        last = server_round == self.num_server_rounds
-        return last or server_round % self.eval_frequency == 0
+        return rhythm.is_evaluated(server_round, self.num_server_rounds, self.eval_frequency)
 
     def is_thorough(self, server_round: int) -> bool:
-        """Whether the evaluation after a round also predicts actions, plays rollouts and films:
-        the last one, and the first since `rollout_frequency` rounds have passed again."""
-        if server_round == self.num_server_rounds:
-            return server_round > 0
-        every, before = self.rollout_frequency, server_round - self.eval_frequency
-        due = every > 0 and server_round // every > before // every
-        return server_round > 0 and due and self.is_evaluated(server_round)
+        """Whether the evaluation after a round also predicts actions, plays rollouts and films."""
+        every = self.eval_frequency, self.rollout_frequency
+        due = rhythm.has_rollouts(server_round, self.num_server_rounds, *every)
+        return server_round > 0 and due
 
     def to_run_config(self) -> dict[str, Any]:
         """The values by their hyphenated keys, as a user writes them."""

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zk0.sim.recipes import RECIPES, Region, Scene, TaskName, Variety
+from zk0.sim.recipes import RECIPES, SHOULDER, Region, Scene, TaskName, Variety
 
 COLOURS = (
     ("cyan", "pink", "brown", "lime", "navy"),
     ("teal", "magenta", "silver", "gold", "maroon"),
 )
 SIZES = (0.0115, 0.015, 0.010, 0.0135, 0.0125)  # of cubes, half an edge in metres
-AROUND = Region(centre=(0.0388, 0.0), radius=(0.11, 0.28), half_angle=95)  # all within reach
+AROUND = Region(centre=SHOULDER, radius=(0.11, 0.28), half_angle=95)  # all within reach
 _MARGIN = 0.003  # metres
 
 

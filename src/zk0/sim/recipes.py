@@ -27,9 +27,13 @@ GENERATION = 3
 """To be raised when experts or cameras change: part of every fingerprint, it remakes datasets."""
 
 
+SHOULDER = (0.0388, 0.0)
+"""Where the arm turns on the table, (x, y) in metres; it looks along +x."""
+
+
 @dataclass(frozen=True)
 class Region:
-    """A ring on the table where objects appear; the arm stands at x = 0.04 m and looks along +x."""
+    """A ring on the table where objects appear."""
 
     centre: tuple[float, float]  # (x, y), metres
     radius: tuple[float, float]  # (least, greatest) distance from the centre, metres

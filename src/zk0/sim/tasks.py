@@ -24,10 +24,9 @@ from so101_nexus.mujoco.touch_env import TouchEnv
 from so101_nexus.objects import CubeObject, SceneObject
 
 from zk0 import paths
-from zk0.sim.recipes import Region, Scene
+from zk0.sim.recipes import SHOULDER, Region, Scene
 
-BASE = np.array([0.0388, 0.0])
-"""Where the arm's shoulder turns on the table, metres."""
+BASE = np.array(SHOULDER)
 
 
 def environment(scene: Scene) -> Environment:
@@ -140,7 +139,15 @@ class ShoveEnv(PickLiftEnv):
     @property
     def due(self) -> float:
         """How far the object still has to go, metres; less than nothing behind the goal."""
-        return SHOVE - float((self._get_target_pose()[:3] - self._begin)[:2] @ self.way)
+        return SHOVE - self._along
+
+    @property
+    def _moved(self) -> np.ndarray:
+        return self._get_target_pose()[:3] - self._begin
+
+    @property
+    def _along(self) -> float:
+        return float(self._moved[:2] @ self.way)
 
     def _refresh_reset_reference_state(self) -> None:
         super()._refresh_reset_reference_state()
@@ -149,8 +156,7 @@ class ShoveEnv(PickLiftEnv):
     def _get_info(self) -> dict[str, Any]:
         info = super()._get_info()
         del info["is_grasped"]
-        moved = self._get_target_pose()[:3] - self._begin
-        along = float(moved[:2] @ self.way)
+        moved, along = self._moved, self._along
         aside = float(np.linalg.norm(moved[:2] - along * self.way))
         info["is_moved"] = along > MOVED / 3
         info["success"] = bool(along > MOVED and aside < _ASIDE and abs(moved[2]) < _FLAT)

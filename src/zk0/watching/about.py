@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from zk0 import rhythm
 from zk0.errors import Zk0Error
 from zk0.record.tasks import dataset_of
 
@@ -78,14 +79,13 @@ class About(BaseModel, frozen=True):
 
     def is_evaluated(self, server_round: int) -> bool:
         """Whether the configuration wants an evaluation after this round."""
-        return server_round == self.planned or server_round % self.settings.eval_frequency == 0
+        return rhythm.is_evaluated(server_round, self.planned, self.settings.eval_frequency)
 
     def plays_rollouts(self, server_round: int) -> bool:
         """Whether it wants rollouts with it."""
-        every, before = self.settings.rollout_frequency, server_round - self.settings.eval_frequency
-        due = every > 0 and server_round // every > before // every
-        wanted = server_round == self.planned or (due and self.is_evaluated(server_round))
-        return bool(self.settings.rollout_episodes) and wanted
+        every = self.settings.eval_frequency, self.settings.rollout_frequency
+        due = rhythm.has_rollouts(server_round, self.planned, *every)
+        return bool(self.settings.rollout_episodes) and due
 
     def is_unseen(self, task: str) -> bool:
         """Whether a rollout's task is that of a server's dataset, which no client has."""
