@@ -20,8 +20,8 @@ from zk0.comparison.tables import title, to_markdown
 
 ABLATIONS = {
     "the default: 4 clients, 50 rounds of 10 steps, mu = 0.01": "",
+    "no server momentum": "server-momentum=0.0",
     "mu = 0": "proximal-mu=0.0",
-    "mu = 0.1": "proximal-mu=0.1",
     "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
     "2 clients, the same data, 20 steps": "datasets='embedded-2' local-steps=20",

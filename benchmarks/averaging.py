@@ -51,6 +51,7 @@ class Averaging:
         self.statistics = statistics
         self.twins = all_twins(each.parsed for each in (*datasets.clients, *datasets.server))
         self.moments: list[dict | None] = [None] * len(self.parts)
+        self.velocity: dict[str, torch.Tensor] = {}  # of the global weights
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -81,7 +82,11 @@ class Averaging:
             self.train(client, number)
             for name, values in get_trainable(self.policy).items():
                 mean[name] += values.double() * (weight / sum(weights))
-        set_trainable(self.policy, {name: values.float() for name, values in mean.items()})
+        for name, values in mean.items():
+            kept = self.options.momentum * self.velocity.get(name, 0.0)
+            self.velocity[name] = kept + values - begin[name]
+        moved = {name: (begin[name] + step).float() for name, step in self.velocity.items()}
+        set_trainable(self.policy, moved)
 
     def rate(self, number: int) -> float:
         """Of a round: the same in all, or down to nothing along half a cosine."""
@@ -109,6 +114,7 @@ def main() -> None:
     parser.add_argument("--cosine", action="store_true", help="a rate that falls, over the rounds")
     parser.add_argument("--keep-moments", action="store_true", help="AdamW's, between rounds")
     parser.add_argument("--equally", action="store_true", help="each client counts as much")
+    parser.add_argument("--momentum", type=float, default=0.0, help="the server's, as in FedAvgM")
     parser.add_argument("--episodes", type=int, default=0, help="rollouts of each task")
     parser.add_argument("--pooled", action="store_true", help="all data in one place")
     Averaging(parser.parse_args()).run()

@@ -36,7 +36,7 @@ STRATEGIES = {
     "FedProx, dynamic": "preset='dynamic'",
     "FedAvg": "strategy='fedavg'",
     "SCAFFOLD": "strategy='scaffold'",
-    "FedAdam": "strategy='fedadam'",
+    "FedAdam": "strategy='fedadam' server-momentum=0.9",
 }
 EPISODES = 10  # rollouts of each task and seed
 SIMPLE_EPISODES = 50

@@ -23,11 +23,11 @@ from zk0.federation.server_optimizer import (
 
 from .conftest import task_identity as task_identity  # autouse; here it needs no conftest
 
-AVERAGING = ("fedprox", "fedavg", "scaffold")
-FLOWERS = ("fedavgm", "fedadam", "fedyogi", "fedadagrad")
+AVERAGING = ("fedavg", "scaffold")
+FLOWERS = ("fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 SHAPES = {"z.weight": (3, 4), "a.bias": (4,), "m.scale": ()}  # not in the names' order
-GROUPS = {"fedavgm": ["momentum"], "fedadam": ["m", "v"], "fedyogi": ["m", "v"]}
-GROUPS["fedadagrad"] = ["m", "v"]
+GROUPS = dict.fromkeys(("fedprox", "fedavgm"), ("momentum",))
+GROUPS |= dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), ("m", "v"))
 MOMENTUM, BETA_2, TAU = 0.8, 0.95, 0.01  # none is Flower's default
 ROUNDS = (1, 2, 3)
 
@@ -103,12 +103,12 @@ def same(ours: Arrays, theirs: Arrays) -> None:
 @pytest.mark.parametrize(
     ("strategy", "rule", "default"),
     [
+        ("fedprox", fedavgm, 1.0),
         ("fedavgm", fedavgm, 1.0),
         ("fedadam", fedadam, 0.01),
         ("fedyogi", fedyogi, 0.01),
         ("fedadagrad", fedadagrad, 0.01),
         ("scaffold", lambda updates, eta: eta * updates[-1], 1.0),
-        ("fedprox", lambda updates, eta: updates[-1], 1.0),
         ("fedavg", lambda updates, eta: updates[-1], 1.0),
     ],
 )
@@ -250,8 +250,9 @@ def test_the_state_of_another_strategy_is_refused(of: str, into: str):
         opened(into).restore(optimizer.state())
 
 
-def test_fedavgm_without_momentum_has_no_state_and_takes_none():
-    optimizer, other = opened("fedavgm", 0.5, momentum=0.0), opened("fedavgm")
+@pytest.mark.parametrize("strategy", ["fedprox", "fedavgm"])
+def test_without_momentum_there_is_no_state_and_none_is_taken(strategy: str):
+    optimizer, other = opened(strategy, 0.5, momentum=0.0), opened(strategy)
     list(played(optimizer, drawn(0), ROUNDS))
     list(played(other, drawn(0), ROUNDS))
     assert optimizer.state() == {}
@@ -288,15 +289,16 @@ def test_averaging_gives_the_mean_unchanged(strategy: str, values: NDArray[np.fl
     same(opened(strategy).step(1, current, mean), {"a": values.copy()})
 
 
+@pytest.mark.parametrize("strategy", ["fedprox", "fedavgm"])
 @given(
     values=arrays(np.float32, (5,), elements=st.floats(-1e6, 1e6, width=32)),
     learning_rate=st.floats(0, 2),
 )
-def test_fedavgm_without_momentum_stays_where_the_clients_stayed(
-    values: NDArray[np.float32], learning_rate: float
+def test_without_momentum_the_mean_of_clients_that_stayed_is_where_they_are(
+    strategy: str, values: NDArray[np.float32], learning_rate: float
 ):
     arrays_ = {"a": values, "b": -values}
-    optimizer = opened("fedavgm", learning_rate, momentum=0.0)
+    optimizer = opened(strategy, learning_rate, momentum=0.0)
     for server_round in ROUNDS:
         same(optimizer.step(server_round, arrays_, dict(arrays_)), arrays_)
 

@@ -1,12 +1,8 @@
 """The server's step from the clients' weighted mean to the next global model's arrays.
 
-The arithmetic is Flower's: each optimizer hands the mean to one of Flower's strategies as if it
-were the reply of a single client. Below, x are the global arrays, d = mean - x is the clients'
-update, t the round, eta the server's learning rate, and all operations are element by element.
-
-Cost: Flower's strategies take and give arrays in serialized form. A step of 25 million values took
-half a second, and held 6 (FedAvgM) to 10 (FedAdam) further copies of the arrays for that time; an
-optimizer keeps 1 (FedAvgM) or 2 from round to round. Averaging makes no copy at eta = 1.
+Below, x are the global arrays, d = mean - x is the clients' update, t the round, eta the server's
+learning rate, and all operations are element by element. From round to round an optimizer keeps
+nothing (averaging), one array for each of the model's (momentum), or two.
 """
 
 import logging
@@ -18,17 +14,17 @@ from typing import Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedYogi
 from flwr.serverapp.strategy.fedopt import FedOpt
 from numpy.typing import NDArray
 
 from zk0.errors import Zk0Error
 
-Arrays = dict[str, NDArray[np.float32]]
-Current = Mapping[str, NDArray[np.float32]]  # may decode an array when it is asked for
+Values = NDArray[np.float32]
+Arrays = dict[str, Values]
+Current = Mapping[str, Values]  # may decode an array when it is asked for
 
-DEFAULT_LEARNING_RATES = {"fedavgm": 1.0, "scaffold": 1.0}
-DEFAULT_LEARNING_RATES |= dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), 0.01)
+DEFAULT_LEARNING_RATES = dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), 0.01)  # others: 1
 
 
 class ServerOptimizer(Protocol):
@@ -47,7 +43,7 @@ class ServerOptimizer(Protocol):
         The arrays are the optimizer's own, not copies.
         """
 
-    def restore(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+    def restore(self, state: Mapping[str, Values]) -> None:
         """Go on from what `state()` gave; an empty state is the one before the first step.
 
         Raises `Zk0Error`, and changes nothing, on a state that is not this optimizer's.
@@ -59,16 +55,16 @@ def open_server_optimizer(
 ) -> ServerOptimizer:
     """The optimizer of a strategy; a learning rate of 0 takes the strategy's default.
 
-    Each strategy takes what it needs: "fedprox" and "fedavg" none of the numbers.
+    Each strategy takes what it needs: "fedavg" none of the numbers.
     """
     rate = learning_rate or DEFAULT_LEARNING_RATES.get(strategy, 1.0)
     match strategy:
-        case "fedprox" | "fedavg":
+        case "fedavg":
             return Averaging()
-        case "scaffold":
+        case "fedprox" | "fedavgm" if momentum:
+            return Momentum(rate, momentum)
+        case "fedprox" | "fedavgm" | "scaffold":
             return Averaging(rate)
-        case "fedavgm":
-            return Momentum(FedAvgM(server_learning_rate=rate, server_momentum=momentum))
         case "fedadam":
             return Adaptive(FedAdam(eta=rate, beta_1=momentum, beta_2=beta_2, tau=tau))
         case "fedyogi":
@@ -94,100 +90,76 @@ class Averaging:
         if self.learning_rate == 1.0:
             return mean
         return {
-            name: np.asarray(x + self.learning_rate * (mean[name] - x))
+            name: np.asarray(x - self.learning_rate * (x - mean[name]))
             for name, x in current.items()
         }
 
     def state(self) -> Arrays:
         return {}
 
-    def restore(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+    def restore(self, state: Mapping[str, Values]) -> None:
         _refuse_foreign(state, (), {})
 
 
-class FlowerOptimizer:
-    """A step of one of Flower's strategies, on a state that is kept here and given to it anew."""
+class Remembering:
+    """A step of one parameter after the other, with groups of arrays kept from round to round."""
 
-    def __init__(self, strategy: FedAvg, groups: Sequence[str]) -> None:
-        self.strategy = strategy
-        self._groups = groups
+    groups: tuple[str, ...]
+
+    def __init__(self) -> None:
         self._state: Arrays = {}
 
     def step(self, server_round: int, current: Current, mean: Arrays) -> Arrays:
         _refuse_other_arrays(current, mean)
         if self._state:
-            _refuse_foreign(self._state, self._groups, current)
-        with _without_flowers_log():
-            return {
-                name: self._step_one(server_round, name, values, mean[name])
-                for name, values in current.items()
-            }
+            _refuse_foreign(self._state, self.groups, current)
+        return {
+            name: np.asarray(self._step_one(server_round, name, x, mean[name]), x.dtype)
+            for name, x in current.items()
+        }
 
-    def _step_one(
-        self, server_round: int, name: str, current: NDArray[np.float32], mean: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """One parameter: the rules go element by element, and Flower makes up to ten copies."""
-        self._load(name, current)
-        stepped, _ = self.strategy.aggregate_train(server_round, [self._reply(name, mean)])
-        assert stepped is not None  # it would be without a reply
-        self._state |= {key: np.asarray(kept) for key, kept in self._unload(name).items()}
-        # FedAdam's rate is a float64 of NumPy's, which promotes what it multiplies.
-        return np.asarray(stepped[name].numpy(), current.dtype)
+    def _step_one(self, server_round: int, name: str, x: Values, mean: Values) -> Values:
+        """One parameter's next values; keeps what the next step needs of it."""
+        raise NotImplementedError
 
     def state(self) -> Arrays:
         return dict(sorted(self._state.items()))
 
-    def restore(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+    def restore(self, state: Mapping[str, Values]) -> None:
         if state:
-            known = _group(self._state or state, self._groups[0]) if self._groups else {}
-            _refuse_foreign(state, self._groups, known)
+            _refuse_foreign(state, self.groups, _group(self._state or state, self.groups[0]))
         self._state = dict(state)
 
-    def _reply(self, name: str, mean: NDArray[np.float32]) -> Message:
-        """The mean as the reply of a client, who is the only one."""
-        metrics = MetricRecord({self.strategy.weighted_by_key: 1})
-        content = RecordDict({"arrays": _record(name, mean), "metrics": metrics})
-        task = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
-        return Message(content, reply_to=task)
+    def _kept(self, group: str, name: str) -> Values | None:
+        """A parameter's part of the state; None before the first step."""
+        return self._state.get(f"{group}/{name}")
 
-    def _kept(self, group: str, name: str) -> Arrays:
-        """A parameter's part of the state, by its name; empty before the first step."""
-        key = f"{group}/{name}"
-        return {name: self._state[key]} if key in self._state else {}
-
-    def _load(self, name: str, current: NDArray[np.float32]) -> None:
-        """Give the strategy a parameter of the global arrays and its state."""
-        raise NotImplementedError
-
-    def _unload(self, name: str) -> Arrays:
-        """Take its state from the strategy, and leave it no arrays to keep in memory."""
-        raise NotImplementedError
+    def _keep(self, group: str, name: str, values: Values) -> None:
+        self._state[f"{group}/{name}"] = np.asarray(values)
 
 
-class Momentum(FlowerOptimizer):
+class Momentum(Remembering):
     """FedAvgM: u_t = momentum u_(t-1) - d, x_(t+1) = x - eta u_t, with u_0 = 0.
 
-    Hsu et al. 2019 (arXiv:1909.06335), who have eta = 1. State: "momentum", which is u; none at
-    momentum 0.
+    Hsu et al. 2019 (arXiv:1909.06335), who have eta = 1. State: "momentum", which is u.
     """
 
-    strategy: FedAvgM
+    groups = ("momentum",)
 
-    def __init__(self, strategy: FedAvgM) -> None:
-        super().__init__(strategy, ("momentum",) if strategy.server_momentum else ())
+    def __init__(self, learning_rate: float, momentum: float) -> None:
+        super().__init__()
+        self.learning_rate, self.momentum = learning_rate, momentum
 
-    def _load(self, name: str, current: NDArray[np.float32]) -> None:
-        momentum = self._kept("momentum", name)
-        self.strategy.current_arrays = _record(name, current)
-        self.strategy.momentum_vector = [momentum[name]] if momentum else None
-
-    def _unload(self, name: str) -> Arrays:
-        momentum = self.strategy.momentum_vector
-        self.strategy.current_arrays = self.strategy.momentum_vector = None
-        return {f"momentum/{name}": momentum[0]} if momentum else {}
+    def _step_one(self, server_round: int, name: str, x: Values, mean: Values) -> Values:
+        u = x - mean
+        before = self._kept("momentum", name)
+        if before is not None:
+            u += self.momentum * before
+        self._keep("momentum", name, u)
+        return x - self.learning_rate * u
 
 
-class Adaptive(FlowerOptimizer):
+class Adaptive(Remembering):
     """FedAdagrad, FedAdam, FedYogi: m_t = beta_1 m_(t-1) + (1 - beta_1) d.
 
     x_(t+1) = x + eta_t m_t / (sqrt(v_t) + tau), with v_t of
@@ -196,37 +168,56 @@ class Adaptive(FlowerOptimizer):
     FedAdam: beta_2 v_(t-1) + (1 - beta_2) d^2.
     FedYogi: v_(t-1) - (1 - beta_2) d^2 sign(v_(t-1) - d^2).
 
-    Reddi et al. 2021 (arXiv:2003.00295, algorithm 2). Flower differs from it in two points: v_0 is
+    Reddi et al. 2021 (arXiv:2003.00295, algorithm 2). The arithmetic is that of Flower's
+    strategies, which are handed the mean as if it were the only client's reply, one parameter after
+    the other, for they make up to ten copies. Flower differs from the paper in two points: v_0 is
     0, not tau^2 or more; and its FedAdam, alone of the three, has a bias correction of its own,
     eta_t = eta sqrt(1 - beta_2^(t+1)) / (1 - beta_1^(t+1)), where Adam has t for t + 1 (Kingma &
     Ba 2015, arXiv:1412.6980, section 2). State: "m" and "v".
     """
 
-    strategy: FedOpt
+    groups = ("m", "v")
 
     def __init__(self, strategy: FedOpt) -> None:
-        super().__init__(strategy, ("m", "v"))
+        super().__init__()
+        self.strategy = strategy
 
-    def _load(self, name: str, current: NDArray[np.float32]) -> None:
-        self.strategy.current_arrays = {name: current}
-        self.strategy.m_t, self.strategy.v_t = self._kept("m", name), self._kept("v", name)
+    def _step_one(self, server_round: int, name: str, x: Values, mean: Values) -> Values:
+        self._load(name, x)
+        with _without_flowers_log():
+            stepped, _ = self.strategy.aggregate_train(server_round, [self._reply(name, mean)])
+        assert stepped is not None  # it would be without a reply
+        self._unload(name)
+        return stepped[name].numpy()  # FedAdam's in float64: its rate is one of NumPy's
 
-    def _unload(self, name: str) -> Arrays:
+    def _reply(self, name: str, mean: Values) -> Message:
+        """The mean as the reply of a client, who is the only one."""
+        metrics = MetricRecord({self.strategy.weighted_by_key: 1})
+        # NumPy's operations make a scalar of an array without dimensions, which Flower refuses.
+        arrays = ArrayRecord({name: Array(np.asarray(mean))})
+        task = Message(RecordDict(), dst_node_id=0, message_type=MessageType.TRAIN)
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=task)
+
+    def _load(self, name: str, x: Values) -> None:
+        """Give the strategy a parameter of the global arrays and its state."""
+        m, v = self._kept("m", name), self._kept("v", name)
+        self.strategy.current_arrays = {name: x}
+        self.strategy.m_t = None if m is None else {name: m}
+        self.strategy.v_t = None if v is None else {name: v}
+
+    def _unload(self, name: str) -> None:
+        """Take its state from the strategy, and leave it no arrays to keep in memory."""
         m, v = self.strategy.m_t or {}, self.strategy.v_t or {}
         self.strategy.current_arrays = self.strategy.m_t = self.strategy.v_t = None
-        return {f"m/{name}": m[name], f"v/{name}": v[name]}
-
-
-def _record(name: str, values: NDArray[np.float32]) -> ArrayRecord:
-    # NumPy's operations make a scalar of an array without dimensions, which Flower refuses.
-    return ArrayRecord({name: Array(np.asarray(values))})
+        self._keep("m", name, m[name])
+        self._keep("v", name, v[name])
 
 
 def _labelled(group: str, arrays: Current) -> Arrays:
     return {f"{group}/{name}": values for name, values in arrays.items()}
 
 
-def _group(state: Mapping[str, NDArray[np.float32]], group: str) -> Arrays:
+def _group(state: Mapping[str, Values], group: str) -> Arrays:
     """Inverse of `_labelled`, on a state that may hold other groups too."""
     label = f"{group}/"
     return {key.removeprefix(label): state[key] for key in state if key.startswith(label)}
@@ -238,9 +229,7 @@ def _refuse_other_arrays(current: Current, mean: Arrays) -> None:
         raise ValueError(f"the mean and the global arrays differ in {', '.join(odd)}")
 
 
-def _refuse_foreign(
-    state: Mapping[str, NDArray[np.float32]], groups: Sequence[str], arrays: Current
-) -> None:
+def _refuse_foreign(state: Mapping[str, Values], groups: Sequence[str], arrays: Current) -> None:
     """Raise `Zk0Error` unless each group of `state` is of the names, shapes, dtypes of `arrays`."""
     expected = {key: x for group in groups for key, x in _labelled(group, arrays).items()}
     odd = _differing(expected, state)
@@ -252,9 +241,7 @@ def _refuse_foreign(
         )
 
 
-def _differing(
-    ours: Mapping[str, NDArray[np.float32]], theirs: Mapping[str, NDArray[np.float32]]
-) -> list[str]:
+def _differing(ours: Mapping[str, Values], theirs: Mapping[str, Values]) -> list[str]:
     """Names that only one of the two has, or that differ in shape or dtype."""
     missing = ours.keys() ^ theirs.keys()
     others = {
