@@ -19,17 +19,19 @@ from zk0.comparison.runs import read_run
 from zk0.comparison.tables import title, to_markdown
 
 ABLATIONS = {
-    "the default: 4 clients, 50 rounds of 10 steps, mu = 0.01": "",
+    "the default: 4 clients, 100 rounds of 5 steps, mu = 0.01": "",
     "no server momentum": "server-momentum=0.0",
     "mu = 0": "proximal-mu=0.0",
     "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
-    "2 clients, the same data, 20 steps": "datasets='embedded-2' local-steps=20",
-    "8 clients, the same data, 5 steps": "datasets='embedded-8' local-steps=5",
-    "25 rounds of 20 steps": "num-server-rounds=25 local-steps=20",
+    "2 clients, the same data, 10 steps": "datasets='embedded-2' local-steps=10",
+    "8 clients, the same data, 125 rounds of 2 steps": (
+        "datasets='embedded-8' num-server-rounds=125 local-steps=2"
+    ),
+    "50 rounds of 10 steps": "num-server-rounds=50 local-steps=10",
     "10 rounds of 50 steps": "num-server-rounds=10 local-steps=50",
     "each client's own normalisation": "normalization='local'",
-    "2 of 4 clients in a round, 20 steps": "fraction-train=0.5 local-steps=20",
+    "2 of 4 clients in a round, 10 steps": "fraction-train=0.5 local-steps=10",
     "every client counts as much": "client-weighting='equal'",
 }
 

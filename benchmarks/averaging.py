@@ -1,6 +1,6 @@
 """Federated averaging in one process, for quick questions about rates, rounds and optimizers.
 
-    .venv/bin/python benchmarks/averaging.py --rounds 10 --local-steps 50 --episodes 20
+    .venv/bin/python benchmarks/averaging.py --cosine --momentum 0.7 --episodes 50
     .venv/bin/python benchmarks/averaging.py --pooled    # all data in one place, as many steps
 
 No Flower, no proximal term, one thread: each round the weighted mean of the clients' weights, and
@@ -106,9 +106,9 @@ class Averaging:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--local-steps", type=int, default=10)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--local-steps", type=int, default=5)
     parser.add_argument("--eval-batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cosine", action="store_true", help="a rate that falls, over the rounds")

@@ -18,7 +18,7 @@ from zk0.errors import Zk0Error
 
 def test_shipped_configuration_is_valid_and_every_key_is_commented():
     config, datasets = check(PROJECT, [])
-    assert config.num_server_rounds == 50
+    assert config.num_server_rounds == 100
     assert [dataset.source for dataset in datasets.clients] == [
         "sim:touch",
         "sim:picklift",
