@@ -38,7 +38,7 @@ STRATEGIES = {
     "SCAFFOLD": "strategy='scaffold'",
     "FedAdam": "strategy='fedadam' server-momentum=0.9",
 }
-EPISODES = 10  # rollouts of each task and seed
+EPISODES = 20  # rollouts of each task and seed
 SIMPLE_EPISODES = 50
 
 
