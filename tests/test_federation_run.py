@@ -398,9 +398,9 @@ def test_clients_held_out_episodes_can_be_evaluated_afterwards(
 
 
 def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path], tmp_path: Path):
-    """Bit by bit, where nothing holds the client back (mu = 0): there is nothing else to be."""
+    """Bit by bit, with the plain mean and nothing that holds the client back (mu = 0)."""
     other = (
-        "num-server-rounds=1 local-steps=6 proximal-mu=0.0 rollout-episodes=0 rollout-videos=0 "
+        "num-server-rounds=1 local-steps=6 strategy='fedavg' rollout-episodes=0 rollout-videos=0 "
         "min-train-nodes=1 min-available-nodes=1"
     )
     with flower_at(
