@@ -347,10 +347,10 @@ def test_the_pruner_stops_runs_that_promise_nothing(make):
 def test_a_pruner_without_losses_to_judge_by_is_refused(make):
     with pytest.raises(Zk0Error, match=r"'?median.*eval-frequency below num-server-rounds = 3"):
         make(GRID, "pruner = 'median'", eval_frequency=3)
-    swept = "[search]\nnum-server-rounds = [2, 9]\n"
+    swept = "[search]\nnum-server-rounds = [2, 19]\n"
     path = make(GRID).path
     path.write_text(f"name = 'mu'\npruner = 'median'\n{swept}")
-    assert read_sweep(path, PROJECT).base.eval_frequency == 5
+    assert read_sweep(path, PROJECT).base.eval_frequency == 10
 
 
 def test_halving_stops_runs_too(make):

@@ -73,6 +73,7 @@ def run(datasets: dict[str, Path], faults: Faults, tmp_path_factory: pytest.Temp
         round_timeout=TIMEOUT_S,
         max_update_norm=20.0,
         keep_checkpoints=4,
+        server_momentum=0.0,  # the mean itself is looked at
     )
     with flower_at(home / "flower", clients, [datasets["near"]], faults.environment) as flower:
         log = flower.run(told)
