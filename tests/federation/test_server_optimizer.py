@@ -24,7 +24,7 @@ from zk0.federation.server_optimizer import (
 from .conftest import task_identity as task_identity  # autouse; here it needs no conftest
 
 AVERAGING = ("fedavg", "scaffold")
-FLOWERS = ("fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+REMEMBERING = ("fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 SHAPES = {"z.weight": (3, 4), "a.bias": (4,), "m.scale": ()}  # not in the names' order
 GROUPS = dict.fromkeys(("fedprox", "fedavgm"), ("momentum",))
 GROUPS |= dict.fromkeys(("fedadam", "fedyogi", "fedadagrad"), ("m", "v"))
@@ -127,7 +127,7 @@ def test_three_rounds_are_those_of_plain_numpy(
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, 0.3])
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 def test_names_shapes_and_float32_stay(strategy: str, learning_rate: float):
     start, optimizer = drawn(0), opened(strategy, learning_rate)
     for after in played(optimizer, start, ROUNDS):
@@ -138,14 +138,14 @@ def test_names_shapes_and_float32_stay(strategy: str, learning_rate: float):
         assert {name: values.shape for name, values in after.items()} == SHAPES
 
 
-@pytest.mark.parametrize("strategy", FLOWERS)
+@pytest.mark.parametrize("strategy", REMEMBERING)
 def test_a_mean_may_hold_numpys_scalars(strategy: str):
     current, mean = {"a": np.array(1, np.float32)}, {"a": np.array(2, np.float32)}
     scalar: Arrays = {"a": mean["a"][()]}
     same(opened(strategy).step(1, current, scalar), opened(strategy).step(1, current, mean))
 
 
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 def test_a_step_leaves_its_arguments_as_they_were(strategy: str):
     current, mean = drawn(0), drawn(1)
     optimizer = opened(strategy, 0.3)
@@ -155,7 +155,7 @@ def test_a_step_leaves_its_arguments_as_they_were(strategy: str):
     same(mean, drawn(1))
 
 
-@pytest.mark.parametrize("strategy", FLOWERS)
+@pytest.mark.parametrize("strategy", REMEMBERING)
 def test_the_state_names_each_parameter(strategy: str):
     optimizer = opened(strategy)
     assert optimizer.state() == {}
@@ -164,7 +164,7 @@ def test_the_state_names_each_parameter(strategy: str):
     assert optimizer.state().keys() == expected
 
 
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 def test_a_restored_optimizer_goes_on_bit_for_bit(strategy: str):
     whole = list(played(opened(strategy, 0.3), drawn(0), ROUNDS))
     first, second = opened(strategy, 0.3), opened(strategy, 0.3)
@@ -175,7 +175,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(strategy: str):
     same(resumed, whole[-1])
 
 
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 def test_an_empty_state_is_the_one_before_the_first_step(strategy: str):
     used = opened(strategy)
     list(played(used, drawn(0), ROUNDS))
@@ -209,7 +209,7 @@ ODD = [other_name, one_missing, one_more, other_shape, other_dtype]
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("strategy", FLOWERS)
+@pytest.mark.parametrize("strategy", REMEMBERING)
 def test_a_foreign_state_is_refused_and_changes_nothing(
     strategy: str, odd: Callable[[Arrays], Arrays]
 ):
@@ -222,7 +222,7 @@ def test_a_foreign_state_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("strategy", FLOWERS)
+@pytest.mark.parametrize("strategy", REMEMBERING)
 def test_a_foreign_state_ends_a_resumed_run_by_its_first_step(
     strategy: str, odd: Callable[[Arrays], Arrays]
 ):
@@ -240,8 +240,8 @@ def test_a_foreign_state_ends_a_resumed_run_by_its_first_step(
 
 @pytest.mark.parametrize(
     ("of", "into"),
-    [(of, into) for of in FLOWERS for into in FLOWERS if GROUPS[of] != GROUPS[into]]
-    + [(of, into) for of in FLOWERS for into in AVERAGING],
+    [(of, into) for of in REMEMBERING for into in REMEMBERING if GROUPS[of] != GROUPS[into]]
+    + [(of, into) for of in REMEMBERING for into in AVERAGING],
 )
 def test_the_state_of_another_strategy_is_refused(of: str, into: str):
     optimizer = opened(of)
@@ -260,7 +260,7 @@ def test_without_momentum_there_is_no_state_and_none_is_taken(strategy: str):
         optimizer.restore(other.state())
 
 
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 @given(order=st.permutations(list(SHAPES)), current_order=st.permutations(list(SHAPES)))
 def test_the_order_of_names_changes_no_bit(
     strategy: str, order: list[str], current_order: list[str]
@@ -304,7 +304,7 @@ def test_without_momentum_the_mean_of_clients_that_stayed_is_where_they_are(
 
 
 @pytest.mark.parametrize("odd", [other_name, one_missing, other_shape, other_dtype])
-@pytest.mark.parametrize("strategy", AVERAGING + FLOWERS)
+@pytest.mark.parametrize("strategy", AVERAGING + REMEMBERING)
 def test_a_mean_of_another_model_is_refused(strategy: str, odd: Callable[[Arrays], Arrays]):
     with pytest.raises(ValueError, match="the mean and the global arrays differ in"):
         opened(strategy).step(1, drawn(0), odd(drawn(1)))
@@ -323,7 +323,7 @@ def flowers_log() -> Iterator[list[logging.LogRecord]]:
     flower.removeHandler(handler)
 
 
-@pytest.mark.parametrize("strategy", FLOWERS)
+@pytest.mark.parametrize("strategy", REMEMBERING)
 def test_a_step_logs_nothing_and_leaves_flowers_log_as_it_was(
     strategy: str, flowers_log: list[logging.LogRecord]
 ):
