@@ -100,6 +100,30 @@ def test_rates_stay_rates_and_are_never_certain(first, second, seeds):
     assert back.estimate == pytest.approx(-difference.estimate)
 
 
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_how_tasks_differ_widens_nothing(seeds: int):
+    """One task hardly ever succeeds, one nearly always: the mean of both is not in doubt for it."""
+    source = np.random.default_rng(3)
+    values = np.concatenate([source.random((seeds, 40)) < 0.1, source.random((seeds, 40)) < 0.9], 1)
+    together = mean_interval(values, np.arange(80), 0.95)
+    by_task = mean_interval(values, np.arange(80), 0.95, strata=[40, 40])
+    assert by_task.estimate == together.estimate
+    assert by_task.high - by_task.low < 0.8 * (together.high - together.low)
+
+
+def test_strata_cover_the_true_mean():
+    """95 % intervals of three seeds for tasks with rates of their own: at least 90 % contain it."""
+    source, rates = np.random.default_rng(4), np.repeat([0.05, 0.3, 0.5, 0.9], 10)
+    found = (
+        rate_interval(source.random((3, 40)) < rates, 0.95, [10] * 4) for _ in range(REPETITIONS)
+    )
+    assert sum(contains(each, rates.mean()) for each in found) >= 0.9 * REPETITIONS
+
+
+def test_one_rollout_of_each_task_has_no_spread_of_its_own():
+    assert mean_interval([[0.0, 1.0]], [0, 1], 0.95, strata=[1, 1]) == Interval(0.5)
+
+
 def test_one_seeds_rate_is_wilsons():
     assert rate_interval([[1, 0, 0, 1, 0]], 0.9) == Interval(0.4, *wilson(2, 5, 0.9))
 

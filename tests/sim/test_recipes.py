@@ -1,7 +1,8 @@
-"""Recipes: known names, separate places and colours, fingerprints, JSON there and back."""
+"""Recipes: known names, places, separate colours, fingerprints, JSON there and back."""
 
 import itertools
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from zk0.errors import Zk0Error
 from zk0.sim.recipes import RECIPES, Recipe, Region, recipe, resolve
+
+SERVER = ("near", "far")
 
 
 def test_catalogue() -> None:
@@ -28,11 +31,17 @@ def regions(entry: Recipe) -> set[Region]:
     return {region for scene in entry.scenes for region in scene.regions}
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(RECIPES.values(), 2))
-def test_no_place_is_shared(one: Recipe, other: Recipe) -> None:
-    for a, b in itertools.product(regions(one), regions(other)):
+def test_places_do_not_overlap() -> None:
+    everywhere = set().union(*map(regions, RECIPES.values()))
+    for a, b in itertools.combinations(everywhere, 2):
         gap = np.hypot(*np.subtract(a.centre, b.centre)) - a.radius[1] - b.radius[1]
         assert gap > 0
+
+
+def test_two_clients_share_each_of_their_places_and_nobody_the_server_s() -> None:
+    holders = Counter(region for entry in RECIPES.values() for region in regions(entry))
+    for name, entry in RECIPES.items():
+        assert {holders[region] for region in regions(entry)} == {1 if name in SERVER else 2}
 
 
 @pytest.mark.parametrize(("one", "other"), itertools.combinations(RECIPES.values(), 2))

@@ -79,7 +79,7 @@ def find(reference: Group, other: Group, metric: str, confidence: float) -> Find
         case "plain":
             found = Interval(float((first - second).mean()))
         case "rate":
-            found = rate_difference(first, second, confidence)
+            found = rate_difference(first, second, confidence, reference.strata(metric))
         case "mean":
             found = mean_interval(first - second, reference.clusters(metric), confidence)
     return Finding(metric, reference, other, found, seeds)

@@ -39,6 +39,9 @@ class Group:
     def clusters(self, metric: str) -> NDArray[np.int64]:
         return self.runs[0].samples[metric].clusters
 
+    def strata(self, metric: str) -> tuple[int, ...]:
+        return self.runs[0].samples[metric].strata
+
     def to_json(self) -> dict[str, Any]:
         runs = [
             {"path": str(run.path), "seed": run.seed, "round": run.chosen, "ended": run.ended}

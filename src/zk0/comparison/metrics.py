@@ -6,7 +6,7 @@ datasets (clients/success).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -92,6 +92,9 @@ class Sample:
 
     values: NDArray[np.float64]  # (items,)
     clusters: NDArray[np.int64]  # (items,)
+    strata: tuple[
+        int, ...
+    ] = ()  # how many of the items each task has, where several count together
 
     @classmethod
     def of(cls, values: ArrayLike, clusters: NDArray[np.int64] | None = None) -> "Sample":
@@ -123,7 +126,7 @@ def sample_tasks_together(
     owners = {task: dataset_of(task, {*clients, *server}) for task in tasks}
     parts = {"clients": set(clients)} | {slug: {slug} for slug in server}
     for part, slugs in parts.items():
-        chosen = [task for task, owner in owners.items() if owner in slugs]
+        chosen = [tasks[task] for task, owner in owners.items() if owner in slugs]
         if len(chosen) > 1:
-            won = [each.success for task in chosen for each in tasks[task]]
-            yield f"{part}/success", Sample.of(won)
+            won = Sample.of([each.success for rollouts in chosen for each in rollouts])
+            yield f"{part}/success", replace(won, strata=tuple(map(len, chosen)))

@@ -82,7 +82,8 @@ def estimate(group: Group, metric: str, confidence: float) -> Estimate:
             return Estimate(Interval(float(values.mean())), by_seed)
         case "rate":
             count = round(values.sum()), values.size
-            return Estimate(rate_interval(values, confidence), by_seed, count)
+            found = rate_interval(values, confidence, group.strata(metric))
+            return Estimate(found, by_seed, count)
         case "mean":
             found = mean_interval(values, group.clusters(metric), confidence)
             if found.low is not None:  # losses, errors and distances are never negative

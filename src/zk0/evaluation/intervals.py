@@ -18,14 +18,18 @@ same ones for all seeds. Seeds get normal weights instead: two seeds drawn with 
 three different means, the outermost nearer to `m` than a 95 % interval has to reach. Their
 interaction is in both parts already, so it is not added a third time.
 
+**Strata.** Rollouts of several tasks together are as many of each task as was decided beforehand:
+how tasks differ is no chance, and as many clusters are drawn from each (Efron and Tibshirani 1993,
+section 8.3; Cochran, Sampling Techniques, 1977, chapter 5). H is the number of strata, else 1.
+
 **Few seeds, few clusters.** A bootstrap takes the spread of a handful for the truth. So each part
 is stretched to what Student's t asks for (z: the normal quantile at the same q = 1 - a / 2, with
 a = 1 - confidence), sqrt(n / (n - 1)) undoing that the bootstrap divides by n:
 
-    f_C = sqrt(C / (C - 1)) * t_{C-1}(q) / z(q)
+    f_C = sqrt(C / (C - H)) * t_{C-H}(q) / z(q)
     f_S = sqrt(S / (S - 1)) * max(t_{S-1}(q), sqrt(2) * t_{S-1}(1 - 0.75 a)) / z(q)
 
-The second term of the maximum has the interval also contain the mean of S *new* seeds, on the same
+(C - H exactly where strata are of one size.) The second term of the maximum has the interval also contain the mean of S *new* seeds, on the same
 items, with a confidence of 1 - 1.5 a (92.5 % for 95 %): the difference of two means of S has twice
 a mean's variance. t alone gives 90.7 % for three seeds, 88 % for five. One seed, or one cluster,
 has no spread: its part is left out, and the interval says nothing about others.
@@ -38,6 +42,7 @@ as Newcombe's, which adds Wilson's distances in squares (Statistics in Medicine 
 10). tests/evaluation/test_intervals.py simulates what all of these cover.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import hypot, sqrt
@@ -73,39 +78,46 @@ def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float
     return float(found.low), float(found.high)
 
 
-def mean_interval(values: ArrayLike, clusters: ArrayLike, confidence: float) -> Interval:
+def mean_interval(
+    values: ArrayLike, clusters: ArrayLike, confidence: float, strata: Sequence[int] = ()
+) -> Interval:
     """The mean of `values` (seeds, items), whose items belong to `clusters` (items,).
 
-    The mean of paired differences is that of `first - second`. In the unit of the values.
+    `strata` are numbers of clusters, which follow each other; empty, all are one. The mean of
+    paired differences is that of `first - second`. In the unit of the values.
     """
     sums, sizes = _by_cluster(np.asarray(values, np.float64), np.asarray(clusters))
     seeds, count = sums.shape
+    strata = tuple(strata) or (count,)
     estimate = float(sums.sum() / (seeds * sizes.sum()))
-    if seeds == 1 and count == 1:
+    if seeds == 1 and count == len(strata):
         return Interval(estimate)
-    normal, drawn = _draws(seeds, count)
+    normal, drawn = _draws(seeds, strata)
     seed_part = normal @ (sums.sum(1) / sizes.sum() - estimate) / seeds
     cluster_part = drawn @ sums.mean(0) / (drawn @ sizes) - estimate
     stretched = _stretch_seeds(seeds, confidence) * seed_part
-    stretched += _stretch_clusters(count, confidence) * cluster_part
+    stretched += _stretch_clusters(strata, confidence) * cluster_part
     low, high = np.quantile(stretched, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(estimate, float(estimate + low), float(estimate + high))
 
 
-def rate_interval(values: ArrayLike, confidence: float) -> Interval:
-    """The mean of `values` (seeds, rollouts), each 0 or 1, as a share of 1."""
+def rate_interval(values: ArrayLike, confidence: float, strata: Sequence[int] = ()) -> Interval:
+    """The mean of `values` (seeds, rollouts), each 0 or 1, as a share of 1; `strata` are numbers of
+    rollouts, such as those of each task."""
     rollouts = np.asarray(values, np.float64)
     pooled = Interval(float(rollouts.mean()), *_pooled(rollouts, confidence))
     if len(rollouts) == 1:
         return pooled
-    found = _hull(mean_interval(rollouts, np.arange(rollouts.shape[1]), confidence), pooled)
-    return _within(found, 0.0, 1.0)
+    crossed = mean_interval(rollouts, np.arange(rollouts.shape[1]), confidence, strata)
+    return _within(_hull(crossed, pooled), 0.0, 1.0)
 
 
-def rate_difference(first: ArrayLike, second: ArrayLike, confidence: float) -> Interval:
+def rate_difference(
+    first: ArrayLike, second: ArrayLike, confidence: float, strata: Sequence[int] = ()
+) -> Interval:
     """The first rate less the second, each (seeds, rollouts) of 0 and 1, paired in both."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    crossed = mean_interval(one - other, np.arange(one.shape[1]), confidence)
+    crossed = mean_interval(one - other, np.arange(one.shape[1]), confidence, strata)
     (low, high), (other_low, other_high) = (_pooled(each, confidence) for each in (one, other))
     rate, other_rate = one.mean(), other.mean()
     newcombe = Interval(
@@ -124,20 +136,21 @@ def _by_cluster(values: Floats, clusters: NDArray[np.generic]) -> tuple[Floats, 
 
 
 @lru_cache(maxsize=8)
-def _draws(seeds: int, clusters: int) -> tuple[Floats, Floats]:
+def _draws(seeds: int, strata: tuple[int, ...]) -> tuple[Floats, Floats]:
     """(replicates, seeds) normal weights, less their mean of 1, and (replicates, clusters) counts.
     Always the same ones."""
-    source = np.random.default_rng([seeds, clusters])
-    counts = source.multinomial(clusters, np.full(clusters, 1 / clusters), REPLICATES)
-    return source.normal(size=(REPLICATES, seeds)), counts.astype(np.float64)
+    source = np.random.default_rng([seeds, *strata])
+    counts = [source.multinomial(size, np.full(size, 1 / size), REPLICATES) for size in strata]
+    return source.normal(size=(REPLICATES, seeds)), np.hstack(counts).astype(np.float64)
 
 
-def _stretch_clusters(count: int, confidence: float) -> float:
+def _stretch_clusters(strata: tuple[int, ...], confidence: float) -> float:
     """f_C above."""
-    if count == 1:
+    count, freedom = sum(strata), sum(strata) - len(strata)
+    if not freedom:
         return 0.0
     q = (1 + confidence) / 2
-    return sqrt(count / (count - 1)) * float(stdtrit(count - 1, q) / ndtri(q))
+    return sqrt(count / freedom) * float(stdtrit(freedom, q) / ndtri(q))
 
 
 def _stretch_seeds(count: int, confidence: float) -> float:

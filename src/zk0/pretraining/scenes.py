@@ -52,6 +52,7 @@ def is_taken(position: np.ndarray) -> bool:
 
 
 def taken_places() -> list[Region]:
-    """Where the embedded datasets' things lie, each place once."""
+    """Where the embedded datasets' things lie, each place once, whoever has it."""
     scenes = (scene for recipe in RECIPES.values() for scene in recipe.scenes)
-    return list(dict.fromkeys(place for scene in scenes for place in scene.regions))
+    places = {place for scene in scenes for place in scene.regions}
+    return sorted(places, key=lambda place: place.centre)

@@ -121,11 +121,14 @@ def _places(*centres: tuple[float, float]) -> tuple[Region, ...]:
     return tuple(Region(centre, (0.0, 0.03)) for centre in centres)
 
 
-# Each owner has two places on the table, neighbours of others', that nobody else has.
-_TOUCHED = _places((0.130, -0.145), (0.230, 0.120))
-_LIFTED = _places((0.215, -0.095), (0.135, 0.115))
-_PUSHED = _places((0.190, 0.055), (0.200, -0.190))
-_PULLED = _places((0.255, -0.040), (0.160, 0.190))
+# Every place of the clients is shared by two of them, so that the place does not tell what is to be
+# done there: the words have to. (A, B, ... stand nowhere else.)
+_A, _B, _C, _D = (0.130, -0.145), (0.230, 0.120), (0.215, -0.095), (0.135, 0.115)
+_E, _F, _G, _H = (0.190, 0.055), (0.200, -0.190), (0.255, -0.040), (0.160, 0.190)
+_TOUCHED = _places(_A, _B, _F, _H)
+_LIFTED = _places(_C, _D, _A, _G)
+_PUSHED = _places(_E, _F, _C, _D)
+_PULLED = _places(_G, _H, _B, _E)
 _NEAR = _places((0.180, -0.030), (0.268, 0.050))
 _FAR = _places((0.070, 0.165))
 
