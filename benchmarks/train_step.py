@@ -30,9 +30,10 @@ from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor, nn
 
+from zk0.data.joints import JOINTS
 from zk0.learning.backbone import FULL, TINY, write_backbone
 from zk0.learning.device import device_of, set_precision
-from zk0.learning.policy import EMBEDDED_CAMERAS, JOINTS
+from zk0.learning.policy import EMBEDDED_CAMERAS
 from zk0.learning.prefix import Prefix, encode_prefix, loss_from_prefix, require_frozen
 from zk0.learning.training import build_optimizer, draw_noise
 
@@ -216,10 +217,10 @@ def build_policy(size: str, device: torch.device) -> SmolVLAPolicy:
         torch.manual_seed(0)
         config = SmolVLAConfig(
             input_features={
-                "observation.state": PolicyFeature(FeatureType.STATE, (JOINTS,)),
+                "observation.state": PolicyFeature(FeatureType.STATE, (len(JOINTS),)),
                 **dict.fromkeys(EMBEDDED_CAMERAS, camera),
             },
-            output_features={"action": PolicyFeature(FeatureType.ACTION, (JOINTS,))},
+            output_features={"action": PolicyFeature(FeatureType.ACTION, (len(JOINTS),))},
             vlm_model_name=folder,
             resize_imgs_with_padding=(pixels, pixels),
             device="cpu",
@@ -244,8 +245,8 @@ def make_batch(
 ) -> dict[str, Any]:
     chunk, (width, height) = policy.config.chunk_size, policy.config.resize_imgs_with_padding
     batch = {
-        "observation.state": torch.randn(frames, JOINTS, generator=generator),
-        "action": torch.randn(frames, chunk, JOINTS, generator=generator),
+        "observation.state": torch.randn(frames, len(JOINTS), generator=generator),
+        "action": torch.randn(frames, chunk, len(JOINTS), generator=generator),
         "action_is_pad": torch.zeros(frames, chunk, dtype=torch.bool),
         "observation.language.tokens": torch.randint(20, 400, (frames, WORDS), generator=generator),
         "observation.language.attention_mask": torch.ones(frames, WORDS, dtype=torch.bool),

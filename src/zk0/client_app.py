@@ -42,7 +42,9 @@ def introduce(message: Message, context: Context) -> Message:
     if node.frames.commit:
         context.state[DATASET] = ConfigRecord({"commit": node.frames.commit})
     partition = int(context.node_config.get("partition-id", -1))
-    introduction = Introduction.of(node.frames, node.training_frames, node.statistics, partition)
+    introduction = Introduction.of(
+        node.frames, node.training_frames, node.statistics, node.backbone, partition
+    )
     return Message(pack_introduction(introduction), reply_to=message)
 
 

@@ -23,7 +23,7 @@ from zk0.federation.schedules import ScheduleState, advance, begin, observe_star
 from zk0.federation.wire import Introduction
 from zk0.learning.batches import PooledBatches
 from zk0.learning.integrity import hash_arrays
-from zk0.learning.policy import Arrays, get_trainable, set_trainable
+from zk0.learning.policy import Arrays, get_trainable, hash_backbone, set_trainable
 from zk0.learning.training import LocalResult, LocalSteps, build_optimizer, train
 from zk0.node import (
     Node,
@@ -77,7 +77,7 @@ class Control:
         refuse_incompatible(
             {f"client {n} ({who.slug})": who for n, who in enumerate(self.introductions)},
             {
-                f"the server's {slug}": Introduction.of(data, data, data.statistics)
+                f"the server's {slug}": Introduction.of_unseen(data, self.backbone)
                 for slug, data in self.unseen.datasets.items()
             },
             self.config.allowed_issues,
@@ -103,6 +103,10 @@ class Control:
         """All clients' data, also of those that are not trained on."""
         return [Node(self.config, dataset.parsed) for dataset in self.datasets.clients]
 
+    @property
+    def backbone(self) -> str:
+        return hash_backbone(warm_policy(self.config))
+
     @cached_property
     def parties(self) -> list[Party]:
         return [Party.of(number, who) for number, who in enumerate(self.introductions)]
@@ -110,7 +114,7 @@ class Control:
     @cached_property
     def introductions(self) -> list[Introduction]:
         return [
-            Introduction.of(node.frames, node.training_frames, node.statistics)
+            Introduction.of(node.frames, node.training_frames, node.statistics, node.backbone)
             for node in self.nodes
         ]
 
@@ -136,6 +140,7 @@ class Control:
             self.kind,
             self.config,
             self.datasets,
+            self.backbone,
             self.parties,
             self.trained_on,
             self.unseen.datasets,

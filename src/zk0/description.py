@@ -49,6 +49,7 @@ def describe_run(
     kind: Kind,
     config: Config,
     datasets: Datasets,
+    backbone: str,
     parties: Sequence[Party],
     trained_on: Sequence[int],
     unseen: Mapping[str, Frames],
@@ -60,6 +61,7 @@ def describe_run(
         "trained_on": list(trained_on),
         "config": config.to_run_config(),
         **describe_software(),
+        "backbone": backbone,
         "clients": _describe_clients(datasets, parties),
         "server": _describe_unseen(datasets, unseen),
         "budget": {

@@ -27,6 +27,7 @@ from zk0.learning.policy import (
     build_policy,
     check_fit,
     get_trainable,
+    hash_backbone,
     load_trainable,
     set_trainable,
 )
@@ -122,6 +123,11 @@ class Node:
     @property
     def policy(self) -> SmolVLAPolicy:
         return warm_policy(self.config)
+
+    @property
+    def backbone(self) -> str:
+        """The hash of the frozen weights that this node's action expert reads."""
+        return hash_backbone(self.policy)
 
     def examine(self) -> None:
         """The quickest checks of the data; raises `Zk0Error` where training would be wrong."""

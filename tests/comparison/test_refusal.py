@@ -25,6 +25,8 @@ REFUSED = {
         "batches": 8, "batch_size": 32, "noise_seed": 1, "normalization": "h"}}},
     "the evaluated frames of far": {"first_row": 1},
     "rollouts of stack: seeds 0, 1, 2, 3, 4, 5 in the first, seeds 9": {"scene_seeds": 9},
+    "the frozen backbone: not recorded in the first, abcdef012345 in": {
+        "changes": {"backbone": "abcdef0123456789"}},
     "model-name: embedded in the first, lerobot": {"config": {"model-name": "lerobot/smolvla"}},
     "the same training with the same seed 0": {"kind": "federated"},
     "has not finished": {"last_event": "plan"},

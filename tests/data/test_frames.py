@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def test_decoding_in_order_gives_the_kept_frames(touch: Frames):
         assert np.array_equal(touch.videos.decode(camera, rows), images[rows])
 
 
+def test_any_frames_can_be_decoded_in_any_order(touch: Frames):
+    rows = np.array([40, 3, len(touch) - 1, 3])
+    for camera, images in touch.videos.kept.items():
+        assert np.array_equal(touch.videos.decode_any(camera, rows), images[rows])
+
+
 def test_split_is_by_whole_episodes(touch: Frames):
     training, held_out = touch.split(1)
     assert (training.episode_count, held_out.episode_count) == (EPISODES - 1, 1)
@@ -55,13 +62,19 @@ def test_kept_images_are_decoded_once(datasets: dict[str, Path], own_home: Path)
     assert isinstance(again[camera], np.memmap)
 
 
-def test_truncated_video_names_file_and_episode(datasets: dict[str, Path], tmp_path: Path):
+def test_truncated_video_names_file_episode_and_frame(datasets: dict[str, Path], tmp_path: Path):
     damaged = tmp_path / "damaged"
     shutil.copytree(datasets["touch"], damaged)
     video = next((damaged / "videos" / "observation.images.wrist").rglob("*.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    with pytest.raises(Zk0Error, match=r"observation\.images\.wrist.*\.mp4: frame .*episode"):
-        _ = open_frames(damaged, "damaged").videos.kept
+    videos = open_frames(damaged, "damaged").videos
+    with pytest.raises(Zk0Error, match=r"\.mp4: frame (\d+) of episode (\d+) cannot") as refused:
+        _ = videos.kept
+    frame, episode = map(int, re.findall(r"frame (\d+) of episode (\d+)", str(refused.value))[0])
+    row = int(np.searchsorted(videos.episodes, episode)) + frame
+    videos.decode("observation.images.wrist", np.arange(row))  # all before it are there
+    with pytest.raises(Zk0Error, match=r"observation\.images\.wrist/.*frame"):
+        videos.decode("observation.images.wrist", np.array([row]))
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path):

@@ -19,7 +19,14 @@ def introduction(
     name: str, hashes: tuple[str, ...] = (), fps: int = 30, units: UnitName = "degrees"
 ) -> Introduction:
     statistics = {STATE: MOMENTS, ACTION: MOMENTS}
-    return Introduction(name, 0, name, 3, statistics, Recording(fps, {}, units), hashes)
+    return Introduction(name, 0, name, 3, statistics, Recording(fps, {}, units), hashes, "b" * 64)
+
+
+def test_another_backbone_is_refused_by_its_hash():
+    foreign = replace(introduction("a"), backbone="c" * 64)
+    message = r"client 0 has another frozen backbone than near \(c{12}, not b{12}\)"
+    with pytest.raises(Zk0Error, match=message):
+        refuse_incompatible({"client 0": foreign}, {"near": introduction("b")})
 
 
 def test_the_same_dataset_twice_is_refused():

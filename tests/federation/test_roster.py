@@ -17,6 +17,7 @@ def client(number: int, fingerprint: str = "") -> Client:
         {STATE: moments, ACTION: moments},
         Recording(30, {}, "degrees"),
         (),
+        "",
     )
     return Client(number, 1000 - number, who)
 

@@ -90,6 +90,7 @@ def meet(number: int, frames: int) -> Client:
         {STATE: moments, ACTION: moments},
         Recording(30, {}, "degrees"),
         (),
+        "",
     )
     return Client(number, 900 - number, who)
 

@@ -44,11 +44,13 @@ def test_assignment_arrives_as_it_was_sent():
 
 
 def test_introduction_arrives_as_it_was_sent():
-    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ("0123456789abcdef" * 4,))
+    digest = "0123456789abcdef" * 4
+    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, (digest,), digest[::-1])
     got = unpack_introduction(message(pack_introduction(sent)))
     assert (got.slug, got.partition, got.fingerprint, got.episodes) == ("touch", 2, "abc", 27)
     assert got.statistics[STATE].count == 7
     assert (got.recording, got.hashes) == (sent.recording, sent.hashes)
+    assert got.backbone == sent.backbone
 
 
 @pytest.mark.parametrize(
@@ -60,12 +62,14 @@ def test_introduction_arrives_as_it_was_sent():
         ("recorded-cameras", ["a" * 201, "b"]),
         ("hashes", ["0123"]),
         ("hashes", "0123456789abcdef" * 4),
+        ("backbone", "0123"),
         ("commit", "main"),
         ("units", "inches"),
     ],
 )
 def test_introduction_with_an_unsound_value_is_refused(key: str, value: object):
-    record = pack_introduction(Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, ()))
+    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, (), "0" * 64)
+    record = pack_introduction(sent)
     record.config_records[CONFIG][key] = value  # type: ignore[assignment]
     with pytest.raises(Zk0Error, match=rf"{key}|whole number|cameras"):
         unpack_introduction(message(record))

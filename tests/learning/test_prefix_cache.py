@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 from zk0.data.frames import Frames, open_frames
+from zk0.errors import Zk0Error
 from zk0.learning import device, prefix_cache
 from zk0.learning.batches import Batches
 from zk0.learning.policy import build_policy
@@ -52,6 +57,15 @@ def restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_cache, "_OPEN", {})
 
 
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged."""
+    kept: list[str] = []
+    sink = logger.add(lambda message: kept.append(message.record["message"]), level="INFO")
+    yield kept
+    logger.remove(sink)
+
+
 @pytest.mark.parametrize("tier", ["prefix", "vision"])
 def test_every_tier_gives_the_loss_of_no_cache(home, policy, touch: Frames, tier: str):
     expected = losses(policy, open_batches(policy, touch, "off"))
@@ -62,11 +76,12 @@ def test_every_tier_gives_the_loss_of_no_cache(home, policy, touch: Frames, tier
     torch.testing.assert_close(losses(policy, rounded), expected, rtol=2e-3, atol=2e-3)
 
 
-def test_second_opening_computes_nothing(home, policy, touch, monkeypatch):
+def test_second_opening_computes_nothing(home, policy, touch, monkeypatch, lines):
     expected = losses(policy, open_batches(policy, touch))
     restart(monkeypatch)
     monkeypatch.setattr(prefix_cache, "encode_prefix", None)  # would raise, were it called
     assert torch.equal(losses(policy, open_batches(policy, touch)), expected)
+    assert lines[-1] == "prefix cache of touch: tier prefix is there"
 
 
 def test_what_a_killed_fill_left_is_filled_up(home, policy, touch, monkeypatch):
@@ -74,6 +89,13 @@ def test_what_a_killed_fill_left_is_filled_up(home, policy, touch, monkeypatch):
     store = open_batches(policy, touch)._prefixes.store
     store.forget(np.arange(30, 60))
     restart(monkeypatch)
+    encoded = counting_encoded(monkeypatch)
+    assert torch.equal(losses(policy, open_batches(policy, touch)), expected)
+    assert sum(encoded) == 30
+
+
+def counting_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames are encoded from now on, batch by batch."""
     encoded = []
     encode = prefix_cache.encode_prefix
 
@@ -82,8 +104,92 @@ def test_what_a_killed_fill_left_is_filled_up(home, policy, touch, monkeypatch):
         return encode(policy, batch)
 
     monkeypatch.setattr(prefix_cache, "encode_prefix", count)
-    assert torch.equal(losses(policy, open_batches(policy, touch)), expected)
-    assert sum(encoded) == 30
+    return encoded
+
+
+def test_a_fill_that_was_killed_goes_on(home, policy, touch, datasets, monkeypatch):
+    """By SIGKILL, in the middle."""
+    slowly = """
+from zk0.learning import prefix_cache
+import time
+prefix_cache.FILL_FRAMES = 4
+encode = prefix_cache.Encoder.encode
+def slow(*given):
+    time.sleep(0.2)
+    return encode(*given)
+prefix_cache.Encoder.encode = slow
+"""
+    process = subprocess.Popen([sys.executable, "-c", slowly + opening(datasets["touch"])])
+    try:
+        while not written(home):
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    (left,) = [np.count_nonzero(checksums == 0) for checksums in written(home)]
+    assert 0 < left < len(touch)
+    encoded = counting_encoded(monkeypatch)
+    resumed = open_batches(policy, touch, dtype="bfloat16")
+    assert sum(encoded) == left
+    fresh = losses(policy, open_batches(policy, touch, "off"))
+    torch.testing.assert_close(losses(policy, resumed), fresh, rtol=2e-3, atol=2e-3)
+
+
+def written(home: Path) -> list[np.ndarray]:
+    """The checksums in all caches that have some."""
+    files = (home / "prefixes").glob("*/checksums.bin")
+    found = [np.fromfile(file, np.uint64) for file in files]
+    return [checksums for checksums in found if checksums.any()]
+
+
+def opening(dataset: Path) -> str:
+    """A program that opens a dataset's prefixes and says where they come from."""
+    return f"""
+import torch
+from pathlib import Path
+from zk0.data.frames import open_frames
+from zk0.learning.batches import Batches
+from zk0.learning.policy import build_policy
+from zk0.learning.prefix_cache import CacheOptions
+torch.set_num_threads(1)
+frames = open_frames(Path({str(dataset)!r}), "touch")
+policy = build_policy("embedded", 0, torch.device("cpu"))
+for dtype in ("bfloat16", "float32"):
+    batches = Batches(policy, frames, frames.statistics, CacheOptions("auto", 0.0, dtype))
+    print(type(batches._prefixes).__name__, len(batches.take(frames.selection[:2])[1].mask))
+"""
+
+
+@pytest.mark.skipif(not shutil.which("setpriv") and not os.geteuid(), reason="root writes anywhere")
+def test_what_may_only_be_read_is_read_and_the_rest_computed(home, policy, touch, datasets):
+    """A cache that somebody else has filled, in a folder that is theirs."""
+    open_batches(policy, touch, dtype="bfloat16")
+    for path in [home, *home.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    may_not = ["setpriv", "--inh-caps=-dac_override", "--bounding-set=-dac_override"]
+    command = [sys.executable, "-c", opening(datasets["touch"])]
+    try:
+        done = subprocess.run(
+            command if os.geteuid() else may_not + command, capture_output=True, text=True
+        )
+    finally:
+        for path in [home, *home.rglob("*")]:
+            path.chmod(path.stat().st_mode | 0o200)
+    assert done.stdout.splitlines() == ["Cached 2", "Fresh 2"], done.stderr
+    assert "tier prefix cannot be kept" in done.stderr
+    assert "Permission denied" in done.stderr
+    assert "every step decodes its images anew" in done.stderr
+
+
+def test_a_disk_that_does_not_keep_what_is_written_is_named(home, policy, touch, monkeypatch):
+    cached = open_batches(policy, touch)._prefixes
+    cached.store.forget(ROWS)
+    restart(monkeypatch)
+    monkeypatch.setattr(prefix_cache, "fill", lambda *given: None)
+    monkeypatch.setattr(cached.store, "_verified", np.zeros(len(touch), bool))
+    with pytest.raises(Zk0Error, match=r"prefixes/[0-9a-f]{32}: 4 damaged records once more"):
+        cached.take(ROWS[[0, 1, 2, 4]])
 
 
 @pytest.mark.parametrize("name", ["content.bin", "masks.bin"])
@@ -134,6 +240,19 @@ def test_key_follows_everything_that_the_content_depends_on(home, policy, touch)
         key(policy=other),
     }
     assert len(keys) == 6
+    swapped = dict(zip(touch.videos.cameras, reversed(touch.videos.cameras.values()), strict=True))
+    keys.add(key(frames=touch.seen_as(swapped)))
+    for setting in (
+        {"empty_cameras": 1},
+        {"resize_imgs_with_padding": (64, 64)},
+        {"add_image_special_tokens": True},
+        {"num_vlm_layers": 2},
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in setting.items():
+                patch.setattr(policy.config, name, value)
+            keys.add(key())
+    assert len(keys) == 11
     expert = next(p for p in other.parameters() if p.requires_grad)
     reached = key(policy=other)
     with torch.no_grad():
@@ -141,8 +260,9 @@ def test_key_follows_everything_that_the_content_depends_on(home, policy, touch)
     assert key(policy=other) == reached
 
 
-def test_auto_takes_the_largest_tier_that_fits(home, policy, touch):
+def test_auto_takes_the_largest_tier_that_fits(home, policy, touch, lines):
     assert open_batches(policy, touch, "auto")._prefixes.tier == "prefix"
+    assert any("tier prefix, 0.0" in line and "GB, fits" in line for line in lines)
     sizes = {
         t: open_batches(policy, touch, t)._prefixes.store.layout.total_bytes
         for t in ("prefix", "vision")
@@ -150,9 +270,15 @@ def test_auto_takes_the_largest_tier_that_fits(home, policy, touch):
     assert sizes["vision"] < sizes["prefix"]
 
 
-def test_limit_brings_the_tier_down(home, policy, touch):
+def test_limit_brings_the_tier_down(home, policy, touch, lines):
     nothing = open_batches(policy, touch, "auto", gigabytes=1e-9)
     assert isinstance(nothing._prefixes, Fresh)
+    assert nothing._prefixes.kept is None
+    assert not list((home / "frames").glob("*/*"))
+    assert lines[-1] == "prefix cache of touch: every step decodes its images anew"
+    kept = open_batches(policy, touch, "off")
+    assert kept._prefixes.kept is not None
+    assert torch.equal(losses(policy, nothing), losses(policy, kept))
     enough = bytes_needed(policy, touch, "vision") * 1.01 / 1e9
     assert open_batches(policy, touch, "auto", gigabytes=enough)._prefixes.tier == "vision"
 
@@ -183,6 +309,23 @@ def test_full_disk_costs_a_tier_not_the_run(home, policy, touch):
         signal.signal(signal.SIGXFSZ, handler)
     assert batches._prefixes.tier == "vision"
     assert len(list((home / "prefixes").glob("*/layout.json"))) == 1
+
+
+def test_a_disk_without_room_for_anything_costs_time_not_the_run(home, policy, touch):
+    expected = losses(policy, open_batches(policy, touch, "off"))
+    shutil.rmtree(home / "frames", ignore_errors=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    again = dataclasses.replace(touch, videos=dataclasses.replace(touch.videos))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        batches = open_batches(policy, again, "auto")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert batches._prefixes.kept is None
+    assert not [*(home / "frames").rglob("*.npy"), *(home / "frames").rglob("*.partial")]
+    assert torch.equal(losses(policy, batches), expected)
 
 
 @pytest.mark.parametrize("tier", ["prefix", "vision"])
@@ -239,18 +382,7 @@ def test_dataset_changed_under_the_cache_gets_another(home, policy, datasets, tm
 
 
 def test_two_processes_fill_one_cache(home, datasets: dict[str, Path]):
-    program = f"""
-import torch
-from pathlib import Path
-from zk0.data.frames import open_frames
-from zk0.learning.batches import Batches
-from zk0.learning.policy import build_policy, make_processors
-from zk0.learning.prefix_cache import CacheOptions
-torch.set_num_threads(1)
-frames = open_frames(Path({str(datasets["touch"])!r}), "touch")
-policy = build_policy("embedded", 0, torch.device("cpu"))
-Batches(policy, frames, frames.statistics, CacheOptions("prefix", 0.0, "bfloat16"))
-"""
+    program = opening(datasets["touch"]).replace('("bfloat16", "float32")', '("bfloat16",)')
     both = [
         subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
         for _ in range(2)

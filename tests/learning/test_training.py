@@ -87,6 +87,19 @@ def test_policy_of_another_normalisation_is_trained_as_plain_torch_would(
         assert (tensor - expected).norm() < 0.02 * (expected - start[name]).norm(), name
 
 
+@pytest.mark.parametrize("tier", ["prefix", "vision", "off"])
+def test_twenty_steps_from_every_tier_are_lerobots(touch: Frames, tier: str):
+    """From the cache on disk, through `train`, against lerobot's preprocessor and forward."""
+    ours, plain = (build_policy("embedded", 0, CPU) for _ in range(2))
+    local = LocalSteps(steps=20, batch_size=4, learning_rate=1e-3, proximal_mu=0.1)
+    batches = Batches(ours, touch, known(ours, touch), CacheOptions(tier, 0.0, "float32"))
+    result, losses = train(ours, batches, local, [0, 0, 1]), _plain_training(plain, touch, local)
+    found = [result.loss, result.first_loss, result.last_loss]
+    assert found == pytest.approx(
+        [np.mean(losses), np.mean(losses[:2]), np.mean(losses[-2:])], rel=1e-4
+    )
+
+
 def _plain_training(policy, frames: Frames, local: LocalSteps) -> list[float]:
     """The losses without the proximal term."""
     preprocess, _ = make_processors(policy, known(policy, frames))

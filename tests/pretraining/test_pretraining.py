@@ -176,6 +176,28 @@ def test_shipped_weights_are_the_policy_s_in_bfloat16(shipped: Path) -> None:
     assert (shipped / base.WEIGHTS.name).stat().st_size < 8e6
 
 
+def test_the_recipe_is_that_of_the_samples_one_would_make_today() -> None:
+    assert json.loads(base.RECIPE.read_text())["fingerprint"] == samples.fingerprint()
+
+
+@pytest.mark.parametrize(("file", "content"), [("base.safetensors", None), ("base.json", b"{")])
+def test_missing_or_broken_files_of_the_base_are_named(
+    shipped: Path, file: str, content: bytes | None
+) -> None:
+    (shipped / file).unlink()
+    if content is not None:
+        (shipped / file).write_bytes(content)
+    with pytest.raises(Zk0Error, match=rf"{file} .*; install zk0 again"):
+        base.base_weights()
+
+
+def test_a_damaged_state_is_refused(few: Samples, tmp_path: Path) -> None:
+    pretraining(few, tmp_path).run()
+    (tmp_path / STATE_FILE).write_bytes(b"nothing of the kind")
+    with pytest.raises(Zk0Error, match=rf"{STATE_FILE} is damaged: .*; delete it"):
+        pretraining(few, tmp_path).run()
+
+
 def test_damaged_weights_are_refused_by_their_hash(shipped: Path) -> None:
     content = bytearray((shipped / base.WEIGHTS.name).read_bytes())
     content[-1] ^= 1

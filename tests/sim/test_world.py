@@ -25,11 +25,14 @@ HIGHEST = np.array([110.0, 100.0, 97.0, 95.0, 163.5, 101.0])
 
 @pytest.mark.parametrize(("entry", "scene"), SCENES)
 def test_expert_succeeds_within_joint_range(entry: Recipe, scene: Scene) -> None:
-    """Not after every knock."""
+    """Not after every knock, but in each of the places."""
     with World(scene) as world:
-        tried = [demonstrate(world, seed) for seed in range(entry.seed, entry.seed + 5)]
-    episodes = [episode for episode in tried if episode is not None]
-    assert len(episodes) >= 3
+        seeds = range(entry.seed, entry.seed + 2 * len(scene.regions))
+        tried = {seed: demonstrate(world, seed) for seed in seeds}
+    episodes = [episode for episode in tried.values() if episode is not None]
+    assert len(episodes) > 0.6 * len(tried)
+    done = {seed // 2 % len(scene.regions) for seed, episode in tried.items() if episode}
+    assert done == set(range(len(scene.regions)))
     for episode in episodes:
         assert scene.colours[0] in episode.instruction
         states = np.stack([frame.observation.state for frame in episode.frames])
@@ -60,7 +63,7 @@ def test_objects_appear_in_all_of_the_regions() -> None:
             offsets = [np.hypot(*(place[:2] - region.centre)) for region in scene.regions]
             found.append(int(np.argmin(offsets)))
             assert min(offsets) < scene.regions[0].radius[1] + 1e-3
-    assert set(found) == {0, 1}
+    assert set(found) == set(range(len(scene.regions)))
 
 
 def test_arm_goes_where_the_action_says() -> None:

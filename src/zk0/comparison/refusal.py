@@ -29,6 +29,7 @@ def refuse_incomparable(runs: Sequence[Run], which_round: str) -> None:
 def _facts(run: Run, by_round: bool) -> Iterator[tuple[str, str]]:
     """What has to be the same in all runs, in words."""
     yield "model-name", str(run.about.config["model-name"])
+    yield "the frozen backbone", run.about.backbone[:12] or "not recorded"
     yield from _data(run)
     yield from _budget(run, by_round)
     for key, value in sorted(run.about.evaluation.items()):

@@ -51,6 +51,7 @@ class Description(BaseModel):
     kind: Literal["federated", "centralized", "local"]
     trained_on: tuple[int, ...]
     config: dict[str, Any]
+    backbone: str = ""  # none in runs of before it was recorded
     clients: list[Client]
     server: list[Dataset]
     budget: Budget

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from loguru import logger
 from numpy.typing import NDArray
 
 from zk0.files import write_whole
@@ -30,10 +31,18 @@ def fingerprint(root: Path) -> str:
         known = ""
     if not DIGEST.fullmatch(known):
         known = _read_all(root, files)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.parent / ".lock"):
-            write_whole(kept, known)
+        _keep(kept, known)
     return known
+
+
+def _keep(file: Path, known: str) -> None:
+    """It only spares reading: where nothing can be written the data are read again next time."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.parent / ".lock"):
+            write_whole(file, known)
+    except OSError as error:
+        logger.debug("{} cannot be written: {}", file, error.strerror)
 
 
 def hash_episode(states: NDArray[np.float32], actions: NDArray[np.float32]) -> str:

@@ -4,7 +4,7 @@ Parts of it, fewer frames a second and other names for its cameras are views: no
 
 Decoding is the slowest part of reading a LeRobotDataset frame by frame. What is derived from the
 images, or else the images, is kept in memory-mapped files under `ZK0_HOME`, which all clients,
-rounds and runs on the machine share.
+rounds and runs on the machine share; where there is room for neither, videos are decoded again.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -27,10 +27,12 @@ from zk0.data.joints import JOINTS, canonical, listed
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.data.units import UnitName, ranges, recognise
 from zk0.errors import Zk0Error
+from zk0.files import reserve
 from zk0.paths import home
 
 TOLERANCE_S = 1e-4  # between a frame's timestamp and its video frame; lerobot's own default
 DECODE_FRAMES = 64  # decoded together: bounds the memory, not the speed
+UNDECODABLE = (OSError, ValueError, RuntimeError, IndexError)  # what decoders raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,33 +55,60 @@ class Videos:
         parts = [self._decode(recorded, rows[episodes == number]) for number in np.unique(episodes)]
         return np.concatenate(parts)
 
+    def decode_any(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """`decode` of `rows` in any order, also twice the same: each frame by itself, slowly."""
+        wanted, places = np.unique(rows, return_inverse=True)
+        return np.concatenate([self.decode(camera, wanted[i : i + 1]) for i in range(len(wanted))])[
+            places
+        ]
+
     @cached_property
     def kept(self) -> dict[str, NDArray[np.uint8]]:
-        """All frames by camera, (frames, height, width, 3), memory-mapped under `ZK0_HOME`."""
-        folder = home() / "frames" / self.fingerprint[:32]
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {name: folder / f"{recorded}.npy" for name, recorded in self.cameras.items()}
-        with FileLock(f"{folder}.lock"):
-            for name, file in files.items():
-                if not file.is_file():
-                    self._keep(name, file)
-        return {name: np.load(file, mmap_mode="r") for name, file in files.items()}
+        """All frames by camera, (frames, height, width, 3), memory-mapped under `ZK0_HOME`.
+
+        Raises `OSError` where there is no room for them; nothing of them is left then.
+        """
+        if not self.are_kept:
+            folder = self._folder
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                for name, file in self._files.items():
+                    if not file.is_file():
+                        self._keep(name, file)
+        return {name: np.load(file, mmap_mode="r") for name, file in self._files.items()}
+
+    @property
+    def are_kept(self) -> bool:
+        return all(file.is_file() for file in self._files.values())
+
+    @property
+    def _folder(self) -> Path:
+        return home() / "frames" / self.fingerprint[:32]
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        return {name: self._folder / f"{own}.npy" for name, own in self.cameras.items()}
+
+    @property
+    def kept_bytes(self) -> int:
+        """What `kept` takes on disk."""
+        return sum(int(np.prod(self._shape(camera))) for camera in self.cameras)
+
+    def _shape(self, camera: str) -> tuple[int, ...]:
+        return len(self.episodes), *self.metadata.features[self.cameras[camera]]["shape"]
 
     def _keep(self, camera: str, file: Path) -> None:
         partial, count = file.with_suffix(".partial"), len(self.episodes)
         logger.info("decoding {} frames of {}, {}", count, self.metadata.root.name, file.stem)
-        shape = (count, *self.metadata.features[self.cameras[camera]]["shape"])
         try:
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, self._shape(camera))
+            reserve(partial, partial.stat().st_size)
             for rows in blocks(count):
                 pixels[rows] = self.decode(camera, rows)
             pixels.flush()
-        except OSError as error:
-            raise Zk0Error(
-                f"{file.parent} cannot hold the decoded frames: {error.strerror or error}. "
-                "Free some space or set ZK0_HOME to a larger disk."
-            ) from error
-        partial.replace(file)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _decode(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """`rows` of one episode, from a recorded camera."""
@@ -91,11 +120,13 @@ class Videos:
             pixels = decode_video_frames(
                 root / video, when.tolist(), TOLERANCE_S, return_uint8=True
             )
-        except (OSError, ValueError, RuntimeError, IndexError) as error:
+        except UNDECODABLE as error:
+            if len(rows) > 1:  # one after the other, to tell which
+                return np.concatenate([self._decode(camera, row[None]) for row in rows])
             frame = rows[0] - np.searchsorted(self.episodes, episode)
             raise Zk0Error(
-                f"{root.name}/{video}: frame {frame} or a later one of episode {episode} cannot be "
-                f"decoded ({str(error).splitlines()[0]}). Re-record or remove the episode."
+                f"{root.name}/{video}: frame {frame} of episode {episode} cannot be decoded "
+                f"({str(error).splitlines()[0]}). Re-record or remove the episode."
             ) from error
         return pixels.permute(0, 2, 3, 1).numpy()
 

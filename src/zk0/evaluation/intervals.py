@@ -29,10 +29,11 @@ a = 1 - confidence), sqrt(n / (n - 1)) undoing that the bootstrap divides by n:
     f_C = sqrt(C / (C - H)) * t_{C-H}(q) / z(q)
     f_S = sqrt(S / (S - 1)) * max(t_{S-1}(q), sqrt(2) * t_{S-1}(1 - 0.75 a)) / z(q)
 
-(C - H exactly where strata are of one size.) The second term of the maximum has the interval also contain the mean of S *new* seeds, on the same
-items, with a confidence of 1 - 1.5 a (92.5 % for 95 %): the difference of two means of S has twice
-a mean's variance. t alone gives 90.7 % for three seeds, 88 % for five. One seed, or one cluster,
-has no spread: its part is left out, and the interval says nothing about others.
+(with strata of one size, C - H is exact). The second term of the maximum has the interval also
+contain the mean of S *new* seeds, on the same items, with a confidence of 1 - 1.5 a (92.5 % for
+95 %): the difference of two means of S has twice a mean's variance. t alone gives 90.7 % for three
+seeds, 88 % for five. One seed, or one cluster in each stratum, has no spread: its part is left out,
+and the interval says nothing about others.
 
 **Rates** (successes of rollouts). All or nothing in a handful of rollouts leaves a bootstrap no
 spread at all: near 0 and 1 its 95 % intervals were right in 20 to 60 % of simulated cases. So one

@@ -1,4 +1,5 @@
-"""Whether datasets may be in one federation: no episode twice, one frame rate, one unit."""
+"""Whether nodes and their datasets may be in one federation: one backbone, no episode twice, one
+frame rate, one unit."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -17,12 +18,24 @@ def refuse_incompatible(
     """Raise `Zk0Error` where the `clients`' datasets and the server's `own`, by what to call them,
     cannot be in one run; `allowed` are problems to overlook."""
     everybody = {**own, **clients}
+    _refuse_other_backbones(everybody)
     _refuse_same_data(everybody)
     if SHARED not in allowed:
         _refuse_shared_episodes(everybody)
     _refuse_other_rates(everybody)
     if MIXED not in allowed:
         _refuse_other_units(everybody)
+
+
+def _refuse_other_backbones(everybody: Mapping[str, Introduction]) -> None:
+    """An action expert reads what one backbone says: of another's it would make nothing."""
+    (first, one), *others = everybody.items()
+    for name, who in others:
+        if who.backbone != one.backbone:
+            raise Zk0Error(
+                f"{name} has another frozen backbone than {first} ({who.backbone[:12]}, not "
+                f"{one.backbone[:12]}): install the same zk0 and name the same model everywhere."
+            )
 
 
 def _refuse_same_data(everybody: Mapping[str, Introduction]) -> None:

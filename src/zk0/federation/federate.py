@@ -28,7 +28,7 @@ from zk0.federation.simulation import heal_actor_pool
 from zk0.federation.state import State, load_state, save_state
 from zk0.federation.wire import Introduction
 from zk0.learning.normalisation import check_statistics
-from zk0.learning.policy import set_trainable
+from zk0.learning.policy import hash_backbone, set_trainable
 from zk0.learning.scaffold import zeros_like
 from zk0.node import cache_options, refuse_issues, starting_arrays, warm_frames, warm_policy
 from zk0.publication import publish, save_model
@@ -52,11 +52,11 @@ def federate(
         refuse_issues(source, config.allowed_issues)
     frames = {source.slug: warm_frames(policy, source) for source in sources}
     unseen = Unseen(policy, frames, cache_options(config), config.batch_size, config.eval_batches)
-    clients = meet_clients(grid, config.min_available_nodes)
+    clients, backbone = meet_clients(grid, config.min_available_nodes), hash_backbone(policy)
     refuse_incompatible(
         {str(client): client.introduction for client in clients},
         {
-            f"the server's {slug}": Introduction.of(data, data, data.statistics)
+            f"the server's {slug}": Introduction.of_unseen(data, backbone)
             for slug, data in frames.items()
         },
         config.allowed_issues,
@@ -69,7 +69,9 @@ def federate(
     numbers = [each.number for each in clients]
     description = {
         "flower_run_id": str(flower_run_id),
-        **describe_run("federated", config, datasets, parties, numbers, frames, statistics),
+        **describe_run(
+            "federated", config, datasets, backbone, parties, numbers, frames, statistics
+        ),
     }
     state = None
     if config.resume:
@@ -218,7 +220,13 @@ class ServerSide:
 
 
 def refuse_other_evaluation(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `Zk0Error` where a resumed run would be evaluated on other data than before."""
+    """Raise `Zk0Error` where a resumed run would go on from another backbone, or be evaluated on
+    other data, than before."""
+    if before.get("backbone", now["backbone"]) != now["backbone"]:  # older runs have none
+        raise Zk0Error(
+            f"the run to resume was made on the frozen backbone {before['backbone'][:12]}, and "
+            f"this is {now['backbone'][:12]}: install zk0 as it was then, or begin anew."
+        )
     was, is_now = (
         {dataset["slug"]: dataset["fingerprint"] for dataset in description["server"]}
         for description in (before, now)

@@ -30,7 +30,7 @@ MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken
 MAX_TEXTS = 10**6
 LARGEST = 1e30  # of any statistic: differences of such are still finite in float32
 NAME, COMMIT = re.compile(r"[\w. /:()-]{1,200}"), re.compile(r"[0-9a-f]{0,64}")
-EPISODE_HASH = re.compile(r"[0-9a-f]{64}")
+DIGEST = re.compile(r"[0-9a-f]{64}")  # SHA-256
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
 
 
@@ -40,6 +40,7 @@ class Introduction:
 
     `partition` orders simulated clients; a deployed node has none (-1). `hashes` are those of all
     episodes, also of the held-out ones; `episodes` and `statistics` are of what is trained on.
+    `backbone` is the hash of the policy's frozen weights on that machine.
     """
 
     slug: str
@@ -49,10 +50,16 @@ class Introduction:
     statistics: Mapping[str, Moments]
     recording: Recording
     hashes: tuple[str, ...]
+    backbone: str
 
     @classmethod
     def of(
-        cls, frames: Frames, training: Frames, statistics: Statistics, partition: int = -1
+        cls,
+        frames: Frames,
+        training: Frames,
+        statistics: Statistics,
+        backbone: str,
+        partition: int = -1,
     ) -> Self:
         """Of the dataset in `frames`, of which `training` is trained on, and its `statistics`."""
         return cls(
@@ -63,7 +70,13 @@ class Introduction:
             statistics,
             frames.recording,
             tuple(frames.hashes),
+            backbone,
         )
+
+    @classmethod
+    def of_unseen(cls, frames: Frames, backbone: str) -> Self:
+        """Of a dataset that the server evaluates on."""
+        return cls.of(frames, frames, frames.statistics, backbone)
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ def pack_introduction(introduction: Introduction) -> RecordDict:
         "units": recording.units,
         "commit": recording.commit,
         "hashes": list(introduction.hashes),
+        "backbone": introduction.backbone,
     }
     return RecordDict({CONFIG: ConfigRecord({**who, **_pack_statistics(introduction.statistics)})})
 
@@ -105,7 +119,8 @@ def unpack_introduction(message: Message) -> Introduction:
         episodes=_integer(record["episodes"]),
         statistics=_unpack_statistics(record),
         recording=_unpack_recording(record),
-        hashes=tuple(_texts(record, "hashes", EPISODE_HASH)),
+        hashes=tuple(_texts(record, "hashes", DIGEST)),
+        backbone=_text(record, "backbone", DIGEST),
     )
 
 
@@ -113,7 +128,7 @@ def _unpack_recording(record: ConfigRecord) -> Recording:
     names, recorded = (_texts(record, key, NAME) for key in ("cameras", "recorded-cameras"))
     if len(names) != len(recorded):
         raise Zk0Error("cameras in a message are not valid: names and recorded ones differ.")
-    (commit,) = _texts({"commit": [record["commit"]]}, "commit", COMMIT)
+    commit = _text(record, "commit", COMMIT)
     cameras = dict(zip(names, recorded, strict=True))
     if (units := record["units"]) not in get_args(UnitName):
         raise Zk0Error(f"units in a message are not valid: {str(units)[:60]!r}.")
@@ -280,6 +295,11 @@ def _texts(record: Mapping[str, object], key: str, form: re.Pattern[str]) -> lis
         if not isinstance(text, str) or not form.fullmatch(text):
             raise Zk0Error(f"{key} in a message is not valid: {str(text)[:60]!r}.")
     return found
+
+
+def _text(record: Mapping[str, object], key: str, form: re.Pattern[str]) -> str:
+    (text,) = _texts({key: [record[key]]}, key, form)
+    return text
 
 
 def _integer(value: object) -> int:

@@ -26,6 +26,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
+from zk0.errors import Zk0Error
 from zk0.learning.base import base_hash, base_weights
 from zk0.paths import home
 
@@ -126,11 +127,23 @@ WORDS = sorted({word.strip(".").lower() for text in _CORPUS for word in text.spl
 def embedded_backbone(random: bool = False) -> Path:
     """The backbone's folder under `ZK0_HOME`: the base policy's, or one with `random` weights.
 
-    Made on first use, safely beside other processes.
+    Made on first use, safely beside other processes; raises `Zk0Error` where it cannot be.
     """
     recipe = inspect.getsource(sys.modules[__name__]) + ("" if random else base_hash())
     name = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     folder = home() / "backbones" / f"embedded-{name}"
+    if not folder.is_dir():
+        try:
+            _make_embedded(folder, random)
+        except OSError as error:
+            reason = error.strerror or error
+            raise Zk0Error(
+                f"{folder} cannot be written ({reason}): set ZK0_HOME to a folder that can be."
+            ) from error
+    return folder
+
+
+def _make_embedded(folder: Path, random: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
@@ -138,7 +151,6 @@ def embedded_backbone(random: bool = False) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             _write_embedded(partial, random)
             partial.replace(folder)
-    return folder
 
 
 def _write_embedded(folder: Path, random: bool) -> None:

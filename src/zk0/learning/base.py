@@ -21,13 +21,16 @@ RECIPE = Path(__file__).with_name("base.json")  # how they were made, how good t
 @cache
 def base_hash() -> str:
     """SHA-256 of the weights as they are on record, 64 hexadecimal digits."""
-    return str(json.loads(RECIPE.read_text())["sha256"])
+    try:
+        return str(json.loads(_read(RECIPE))["sha256"])
+    except (ValueError, KeyError) as error:
+        raise Zk0Error(f"{RECIPE} is damaged ({error}); install zk0 again.") from error
 
 
 @cache
 def base_weights() -> Mapping[str, torch.Tensor]:
     """All parameters by name, float32. Raises `Zk0Error` where they are not those on record."""
-    content = WEIGHTS.read_bytes()
+    content = _read(WEIGHTS)
     found = hashlib.sha256(content).hexdigest()
     if found != base_hash():
         raise Zk0Error(
@@ -35,6 +38,13 @@ def base_weights() -> Mapping[str, torch.Tensor]:
             "install zk0 again."
         )
     return {name: tensor.float() for name, tensor in load(content).items()}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Zk0Error(f"{file} cannot be read ({error.strerror}); install zk0 again.") from error
 
 
 def save_base(policy: SmolVLAPolicy, recipe: Mapping[str, Any], folder: Path) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from zk0.files import reserve
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _WRITTEN = np.uint64(1 << 32)  # set in a checksum's upper half: an unwritten frame has zero
@@ -47,6 +49,11 @@ class Layout:
     def total_bytes(self) -> int:
         return self.frames * (self.content_bytes + self.mask_bytes + 8)
 
+    def empty(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Room for the content and the mask of all records."""
+        content = torch.empty(self.frames, *self.shape, dtype=_DTYPES[self.dtype], device=device)
+        return content, torch.empty(self.frames, *self.mask_shape, dtype=torch.bool, device=device)
+
 
 class FrameStore:
     """Memory-mapped records in a folder, shared by all processes that open it."""
@@ -65,7 +72,8 @@ class FrameStore:
             ("masks.bin", layout.mask_bytes),
             ("checksums.bin", 8),
         ):
-            _reserve(folder / name, layout.frames * size)
+            (folder / name).unlink(missing_ok=True)  # nothing of an older one may be taken for this
+            reserve(folder / name, layout.frames * size)
         # Written last: a store without it was never finished being made.
         (folder / "layout.json").write_text(json.dumps(layout.__dict__))
         return cls(folder, layout)
@@ -85,6 +93,11 @@ class FrameStore:
             return None
         fits = store.layout.frames == frames and sizes_fit == store.layout.total_bytes
         return store if fits else None
+
+    @property
+    def mode(self) -> Literal["r", "r+"]:
+        """Of the memory maps: whole stores are also read where this user may not write."""
+        return "r+" if os.access(self.folder / "checksums.bin", os.W_OK) else "r"
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -134,19 +147,13 @@ class FrameStore:
 
     @cached_property
     def _checksums(self) -> np.memmap:
-        return np.memmap(self.folder / "checksums.bin", np.uint64, "r+")
+        return np.memmap(self.folder / "checksums.bin", np.uint64, self.mode)
 
     def _map(self, name: str, dtype: type, width: int) -> np.memmap:
-        return np.memmap(self.folder / name, dtype, "r+", shape=(self.layout.frames, width))
+        return np.memmap(self.folder / name, dtype, self.mode, shape=(self.layout.frames, width))
 
 
 def _gather(source: np.memmap, rows: NDArray[np.int64], pinned: bool) -> Tensor:
     gathered = torch.empty((len(rows), source.shape[1]), dtype=torch.uint8, pin_memory=pinned)
     np.take(source, rows, axis=0, out=gathered.numpy(), mode="clip")  # "raise" would buffer
     return gathered
-
-
-def _reserve(path: Path, size: int) -> None:
-    """A file of zeros with its blocks allocated: a full disk is an error now, not a crash later."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from zk0.errors import Zk0Error
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
 from zk0.learning.base import base_weights
 from zk0.learning.device import Precision, device_of, set_precision
+from zk0.learning.integrity import hash_arrays
 from zk0.learning.normalisation import check_statistics, to_lerobot
 
 EMBEDDED, EMBEDDED_RANDOM = "embedded", "embedded-random"
@@ -157,6 +159,13 @@ def _read_moments(values: Arrays, feature: str) -> Moments:
     }
     mean, deviation = known.pop("mean"), known.pop("std")
     return Moments(1, mean, np.square(deviation), known)
+
+
+@lru_cache(maxsize=2)
+def hash_backbone(policy: SmolVLAPolicy) -> str:
+    """SHA-256 of the frozen weights, for which alone an action expert means anything; once per
+    policy, as nothing changes them."""
+    return hash_arrays(dict(policy.model.vlm_with_expert.vlm.named_parameters()))
 
 
 def get_trainable(policy: SmolVLAPolicy) -> dict[str, torch.Tensor]:

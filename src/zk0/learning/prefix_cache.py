@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,9 +27,11 @@ from torch import Tensor
 
 from zk0.ahead import one_ahead
 from zk0.data.frames import Frames
+from zk0.errors import Zk0Error
 from zk0.learning.device import device_of, let_go_of_vision, upload, wake_vision
 from zk0.learning.frame_store import DamagedError, FrameStore, Layout
 from zk0.learning.integrity import hash_arrays
+from zk0.learning.policy import hash_backbone
 from zk0.learning.prefix import (
     ImageTokens,
     Prefix,
@@ -73,8 +74,9 @@ def open_prefixes(
 ) -> Prefixes:
     """The prefixes of all frames of the dataset, computed now as far as they are not on disk.
 
-    Falls back a tier, with a warning, where the disk is full or cannot be written. Raises
-    `ValueError` where part of the backbone is trainable.
+    Falls back a tier, with a warning, where the disk is full or cannot be written; at last to
+    decoding and computing at every step. Raises `ValueError` where part of the backbone is
+    trainable.
     """
     require_frozen(policy)
     encoder = Encoder(policy, frames, instructions)
@@ -84,13 +86,18 @@ def open_prefixes(
         try:
             store = _open_store(encoder, tier, options)
         except OSError as error:
-            logger.warning("prefix cache: no room for tier {} ({})", tier, error.strerror or error)
+            _warn_of(error, f"tier {tier}", frames.slug)
             continue
         if store is not None:
             return _serve(encoder, tier, store)
     if options.tier != "off":
         logger.warning("prefix cache: off for {}; every step runs the backbone", frames.slug)
-    return Fresh(encoder)
+    return _open_images(encoder, options)
+
+
+def _warn_of(error: OSError, what: str, slug: str) -> None:
+    reason = error.strerror or error
+    logger.warning("prefix cache of {}: {} cannot be kept in {} ({})", slug, what, home(), reason)
 
 
 def _candidates(tier: Tier | Literal["auto"]) -> tuple[Tier, ...]:
@@ -136,13 +143,6 @@ class Encoder:
         images = ImageTokens(content.to(self.policy.model.state_proj.weight.dtype), mask)
         return read_prefix(self.policy, images, self.words(rows))
 
-    def encode_kept(self, rows: NDArray[np.int64]) -> Prefix:
-        """The prefix of any `rows`, from images that are decoded once and kept."""
-        wake_vision(self.policy)
-        kept = self.frames.videos.kept
-        pixels = {camera: images[rows] for camera, images in kept.items()}
-        return encode_prefix(self.policy, {**self.words(rows), **self._images(pixels)})
-
     def words(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         index = upload(rows, self.device)
         return {key: column[index] for key, column in self.instructions.items()}
@@ -175,20 +175,34 @@ class Encoder:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@lru_cache(maxsize=2)
-def hash_backbone(policy: SmolVLAPolicy) -> str:
-    """SHA-256 of the frozen weights; once per policy, as nothing changes them."""
-    return hash_arrays(dict(policy.model.vlm_with_expert.vlm.named_parameters()))
-
-
 @dataclass(frozen=True)
 class Fresh:
-    """No cache: vision and language at every step."""
+    """No cache: vision and language at every step, on images that are decoded once where there is
+    room for them (`kept`), else at every step too."""
 
     encoder: Encoder
+    kept: Mapping[str, NDArray[np.uint8]] | None
 
     def take(self, rows: NDArray[np.int64]) -> Prefix:
-        return self.encoder.encode_kept(rows)
+        return Prefix(*self.encoder.encode(rows, self._pixels(rows), "prefix"))
+
+    def _pixels(self, rows: NDArray[np.int64]) -> Pixels:
+        if self.kept is not None:
+            return {camera: images[rows] for camera, images in self.kept.items()}
+        videos = self.encoder.frames.videos
+        return {camera: videos.decode_any(camera, rows) for camera in videos.cameras}
+
+
+def _open_images(encoder: Encoder, options: CacheOptions) -> Fresh:
+    """Without a cache, its images decoded now as far as they are not on disk and fit there."""
+    videos, slug = encoder.frames.videos, encoder.frames.slug
+    try:
+        if videos.are_kept or _fits(videos.kept_bytes, "decoded images", options, slug):
+            return Fresh(encoder, videos.kept)
+    except OSError as error:
+        _warn_of(error, "decoded images", slug)
+    logger.warning("prefix cache of {}: every step decodes its images anew", slug)
+    return Fresh(encoder, None)
 
 
 @dataclass(frozen=True)
@@ -203,19 +217,29 @@ class Cached:
         return self.encoder.decode(rows, self.tier, *self.read(rows))
 
     def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Content and mask of any `rows`; damaged records are made again."""
+        """Content and mask of any `rows`; damaged records are made again. Raises `Zk0Error` where
+        they cannot be, or the disk does not keep them."""
+        pinned = self.encoder.device.type == "cuda"
         try:
-            return self.store.read(rows, pinned=self.encoder.device.type == "cuda")
+            return self.store.read(rows, pinned)
         except DamagedError as damage:
             self._repair(damage)
-            return self.read(rows)
+        try:
+            return self.store.read(rows, pinned)
+        except DamagedError as damage:
+            raise self._beyond_repair(f"{damage} once more") from damage
 
     def _repair(self, damage: DamagedError) -> None:
         name = self.encoder.frames.slug
         logger.warning("prefix cache: {} damaged frames of {}", len(damage.rows), name)
+        if self.store.mode == "r":
+            raise self._beyond_repair(f"{damage}, and no right to write")
         with _locked(self.store.folder):
             self.store.forget(damage.rows)
             fill(self.store, self.encoder, self.tier)
+
+    def _beyond_repair(self, what: str) -> Zk0Error:
+        return Zk0Error(f"{self.store.folder}: {what}. Delete it or set ZK0_HOME to a sound disk.")
 
 
 @dataclass(frozen=True)
@@ -241,7 +265,10 @@ def _serve(encoder: Encoder, tier: Tier, store: FrameStore) -> Prefixes:
             let_go_of_vision(encoder.policy)
         free, _ = torch.cuda.mem_get_info(device)
         if store.folder in _RESIDENT or store.layout.total_bytes <= SHARE_OF_GPU * free:
-            return make_resident(cached)
+            try:
+                return make_resident(cached)
+            except torch.cuda.OutOfMemoryError:  # another process was faster
+                logger.warning("prefix cache: the GPU's memory is full; prefixes are streamed")
     return cached
 
 
@@ -250,11 +277,10 @@ def make_resident(cached: Cached) -> Resident:
     folder = cached.store.folder
     if folder not in _RESIDENT:
         layout, device = cached.store.layout, cached.encoder.device
-        parts = [
-            [part.to(device, non_blocking=True) for part in cached.read(rows)]
-            for rows in _runs(np.arange(layout.frames), FILL_FRAMES)
-        ]
-        content, mask = (torch.cat(column) for column in zip(*parts, strict=True))
+        content, mask = layout.empty(device)
+        for rows in _runs(np.arange(layout.frames), FILL_FRAMES):
+            for whole, part in zip((content, mask), cached.read(rows), strict=True):
+                whole[rows[0] : rows[-1] + 1].copy_(part, non_blocking=True)
         _RESIDENT[folder] = content, mask
     return Resident(cached.encoder, cached.tier, *_RESIDENT[folder])
 
@@ -267,17 +293,30 @@ def _open_store(encoder: Encoder, tier: Tier, options: CacheOptions) -> FrameSto
     folder = home() / "prefixes" / encoder.key(tier, options.dtype)
     if folder in _OPEN:
         return _OPEN[folder]
+    store = FrameStore.open(folder, len(encoder.frames.episodes))
+    if store is None or len(store.missing):
+        store = _complete_store(folder, encoder, tier, options)
+    else:
+        logger.info("prefix cache of {}: tier {} is there", encoder.frames.slug, tier)
+    if store is not None:
+        _OPEN[folder] = store
+    return store
+
+
+def _complete_store(
+    folder: Path, encoder: Encoder, tier: Tier, options: CacheOptions
+) -> FrameStore | None:
+    """The store in `folder`, made where it is not there, and filled; None as above."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         store = FrameStore.open(folder, len(encoder.frames.episodes))
         if store is None:
             shutil.rmtree(folder, ignore_errors=True)
             layout = _measure(encoder, tier, options.dtype)
-            if not _fits(layout, tier, options, encoder.frames.slug):
+            if not _fits(layout.total_bytes, f"tier {tier}", options, encoder.frames.slug):
                 return None
             store = _create(folder, layout)
         fill(store, encoder, tier)
-    _OPEN[folder] = store
     return store
 
 
@@ -304,17 +343,14 @@ def _measure(encoder: Encoder, tier: Tier, dtype: CacheDtype) -> Layout:
     return Layout(frames, tuple(content.shape[1:]), tuple(mask.shape[1:]), dtype)
 
 
-def _fits(layout: Layout, tier: Tier, options: CacheOptions, slug: str) -> bool:
+def _fits(size: int, what: str, options: CacheOptions, slug: str) -> bool:
+    """Whether so many bytes are within the limit; says so, and what the limit is."""
     free = shutil.disk_usage(home()).free * SHARE_OF_DISK / 1e9
-    limit, needed = options.gigabytes or free, layout.total_bytes / 1e9
+    limit, needed = options.gigabytes or free, size / 1e9
+    limited = "prefix-cache-gb" if options.gigabytes else "half of the free disk"
     verdict = "fits" if needed <= limit else "does not fit"
     logger.info(
-        "prefix cache of {}: tier {} needs {:.2f} GB and {} {:.2f} GB",
-        slug,
-        tier,
-        needed,
-        verdict,
-        limit,
+        f"prefix cache of {slug}: {what}, {needed:.2f} GB, {verdict} {limit:.2f} GB ({limited})"
     )
     return needed <= limit
 

@@ -14,7 +14,7 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from loguru import logger
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -283,9 +283,12 @@ class Pretraining:
         path = self.folder / STATE_FILE
         if not path.exists():
             return
-        saved = load_file(path)
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
+        try:
+            saved = load_file(path)
+            with safe_open(path, "pt") as file:
+                about = file.metadata()
+        except SafetensorError as error:
+            raise Zk0Error(f"{path} is damaged: {error}; delete it to begin anew.") from error
         if json.loads(about["course"]) != asdict(self.course):
             raise Zk0Error(f"{path} is of another course: {about['course']}; take another folder")
         for name, p in self._parameters().items():
