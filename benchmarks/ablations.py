@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/ablations.py [--seeds 0 1 2] [--output-dir outputs/results]
 
-Every run makes 2,000 gradient steps in all. Runs that are there already, those of results.py too,
-are not made again; each of the others takes some three minutes on two cores. The table goes into
-docs/results.md, between its marks.
+Every run makes 2,000 gradient steps in all. With 2 and 8 clients other episodes are held out (three
+of each client's), so that the data are nearly the same. Runs that are there already, those of
+results.py too, are not made again; each of the others takes some three minutes on two cores. The
+table goes into docs/results.md, between its marks.
 """
 
 import argparse
@@ -24,8 +25,8 @@ ABLATIONS = {
     "mu = 0": "proximal-mu=0.0",
     "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
-    "2 clients, the same data, 10 steps": "datasets='embedded-2' local-steps=10",
-    "8 clients, the same data, 125 rounds of 2 steps": (
+    "2 clients with two tasks each, 10 steps": "datasets='embedded-2' local-steps=10",
+    "8 clients with half a dataset each, 125 rounds of 2 steps": (
         "datasets='embedded-8' num-server-rounds=125 local-steps=2"
     ),
     "50 rounds of 10 steps": "num-server-rounds=50 local-steps=10",

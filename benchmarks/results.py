@@ -1,11 +1,11 @@
 """Was federating worth it? Every strategy, all data pooled, each client alone, the base alone.
 
-    .venv/bin/python benchmarks/results.py [--seeds 0 1 2 3 4] [--output-dir outputs/results]
+    .venv/bin/python benchmarks/results.py [--seeds 0 1 2 3 4] [--strategy-seeds 0 1 2]
 
 Makes the runs that are not there yet (about half an hour for each seed on two cores), one after the
-other, then compares them: tables and sentences go into docs/results.md, between its marks, and a
-chart beside it. All that is compared, with nearest distances and stages of grasping, lies in the
-output folder's comparison/.
+other, those of other strategies than the first for `--strategy-seeds`, then compares them: tables
+and sentences go into docs/results.md, between its marks, and a chart beside it. All that is
+compared, with nearest distances and stages of grasping, lies in the output folder's comparison/.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zk0.comparison import tables
@@ -20,6 +21,8 @@ from zk0.comparison.chart import draw
 from zk0.comparison.compare import Comparison, compare_runs
 from zk0.comparison.rows import Row
 from zk0.config import HOUSEKEEPING, check
+from zk0.data.frames import open_frames
+from zk0.data.sources import Source, fetch
 from zk0.evaluation import closed_loop
 from zk0.evaluation.tally import Tally, tally
 from zk0.evaluation.twins import all_twins
@@ -49,6 +52,7 @@ class Job:
     kind: str
     settings: str
     client: int | None = None
+    tries_its_start: bool = False  # there are rollouts of what training begins with, too
 
     @property
     def command(self) -> list[str]:
@@ -59,13 +63,15 @@ class Job:
         return [*command, "--app", str(PROJECT), "-c", self.settings]
 
     def find(self, output_dir: str) -> Path | None:
-        """The folder of this run, where it was made before."""
-        wanted = what_counts(check(PROJECT, [self.settings])[0].to_run_config())
+        """The folder of this run, where it was made before, from today's data."""
+        config = check(PROJECT, [self.settings])[0]
+        wanted = what_counts(config.to_run_config()), fingerprints(config.datasets)
         clients = None if self.client is None else [self.client]
         for path in sorted(outputs_root(output_dir).glob("*/config.json")):
-            described = json.loads(path.read_text())
-            same = described["kind"] == self.kind and what_counts(described["config"]) == wanted
-            if same and clients in (None, described["trained_on"]) and has_ended(path.parent):
+            about = json.loads(path.read_text())
+            data = [each["fingerprint"] for each in (*about["clients"], *about["server"])]
+            same = about["kind"] == self.kind and (what_counts(about["config"]), data) == wanted
+            if same and clients in (None, about["trained_on"]) and has_ended(path.parent):
                 return path.parent
         return None
 
@@ -73,13 +79,13 @@ class Job:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--strategy-seeds", type=int, nargs="+", help="all where not given")
     parser.add_argument("--output-dir", default="outputs/results")
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--page", type=Path, default=PAGE, help="a Markdown file with both marks")
     options = parser.parse_args()
-    runs = [make(job, options.output_dir) for job in plan(options)]
-    firsts = runs[:: len(runs) // len(options.seeds)]  # each seed's, which tried out its start
-    comparison = compare_runs([*runs, *(run.with_name(f"{run.name}@0") for run in firsts)])
+    made = [(job, make(job, options.output_dir)) for job in plan(options)]
+    starts = [run.with_name(f"{run.name}@0") for job, run in made if job.tries_its_start]
+    comparison = compare_runs([*(run for _, run in made), *starts])
     comparison.save(outputs_root(options.output_dir) / "comparison")
     update(options.page, "comparison", spell_out(comparison))
     chart = draw(pick(comparison, CHARTED), comparison.confidence)
@@ -90,14 +96,14 @@ def main() -> None:
 def plan(options: argparse.Namespace) -> Iterator[Job]:
     """The runs of each seed; the first one also tries out what training begins with."""
     config, datasets = check(PROJECT, [])
-    frequencies = 0, config.num_server_rounds
+    strategies = list(STRATEGIES.values())
     for seed in options.seeds:
-        at_the_end, from_the_start = (
-            common(seed, options.output_dir, each) for each in frequencies
-        )
-        for number, name in enumerate(options.strategies):
-            settings = at_the_end if number else from_the_start
-            yield Job("federated", f"{settings} {STRATEGIES[name]}".strip())
+        at_the_end = common(seed, options.output_dir)
+        from_the_start = common(seed, options.output_dir, config.num_server_rounds)
+        yield Job("federated", f"{from_the_start} {strategies[0]}".strip(), tries_its_start=True)
+        if seed in (options.strategy_seeds or options.seeds):
+            for settings in strategies[1:]:
+                yield Job("federated", f"{at_the_end} {settings}")
         yield Job("centralized", at_the_end)
         for client in range(len(datasets.clients)):
             yield Job("local", at_the_end, client)
@@ -118,6 +124,18 @@ def make(job: Job, output_dir: str) -> Path:
     folder = job.find(output_dir)
     assert folder is not None, job
     return folder
+
+
+@cache
+def fingerprints(datasets: str) -> list[str]:
+    """Of the clients' and the server's data in that named federation ("": the default one)."""
+    found = check(PROJECT, [f"datasets='{datasets}'"])[1]
+    return [fingerprint(each.parsed) for each in (*found.clients, *found.server)]
+
+
+def fingerprint(source: Source) -> str:
+    frames = open_frames(fetch(source.whole), source.slug)
+    return (frames.take_part(*source.part) if source.part else frames).fingerprint
 
 
 def what_counts(config: dict) -> dict:

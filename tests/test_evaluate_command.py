@@ -105,4 +105,4 @@ def test_without_opengl_there_are_no_rollouts(zk0, checkpoint, monkeypatch: pyte
     monkeypatch.setattr("zk0.sim.opengl.configure", lambda: Choice(None, "", "no OpenGL here"))
     status, _, err = zk0("rollout", str(checkpoint))
     assert status == 1
-    assert err == "error: rollouts need OpenGL and MuJoCo: no OpenGL here\n"
+    assert err == "error: the simulator's cameras need OpenGL: no OpenGL here\n"

@@ -49,7 +49,7 @@ def require_rendering() -> None:
     """Prepare this process for rollouts; raises `Zk0Error` where it cannot play any."""
     choice = opengl.configure()
     if choice.backend is None:
-        raise Zk0Error(f"rollouts need OpenGL and MuJoCo: {choice.message}")
+        raise Zk0Error(f"the simulator's cameras need OpenGL: {choice.message}")
 
 
 def seeds_of(episodes: int) -> range:

@@ -14,6 +14,7 @@ from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 from lerobot.processor import PolicyProcessorPipeline
+from loguru import logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 
@@ -98,9 +99,18 @@ def _pretrained(model_name: str) -> SmolVLAPolicy:
     except (OSError, RuntimeError, ValueError) as error:  # not there, other weights, other policy
         reason = str(error).strip().splitlines()[0]
         raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
-    for parameter in policy.model.vlm_with_expert.vlm.parameters():
-        parameter.requires_grad = False
+    if _freeze_backbone(policy):
+        logger.info("{}: its backbone stays as it is, the action expert is trained", model_name)
     return policy
+
+
+def _freeze_backbone(policy: SmolVLAPolicy) -> bool:
+    """Whether any of it was meant to be trained."""
+    parameters = list(policy.model.vlm_with_expert.vlm.parameters())
+    trainable = any(parameter.requires_grad for parameter in parameters)
+    for parameter in parameters:
+        parameter.requires_grad = False
+    return trainable
 
 
 def _open(source: Path) -> SmolVLAPolicy:
@@ -143,8 +153,7 @@ def load_checkpoint(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Zk0Error(f"{folder} is no checkpoint that can be loaded: {reason}") from error
     check_statistics(policy.config, statistics, f"{folder}: the statistics")
-    for parameter in policy.model.vlm_with_expert.vlm.parameters():
-        parameter.requires_grad = False
+    _freeze_backbone(policy)
     policy = policy.to(device)
     set_precision(policy, precision)
     return policy, statistics

@@ -108,4 +108,4 @@ def _lament(failures: list[str]) -> str:
     if any("No module named" in failure for failure in failures):
         return "MuJoCo is not installed, nothing can be rendered: pip install 'zk0[sim]'"
     reasons = "; ".join(failures)
-    return f"no OpenGL, rendering by ray casting, about ten times slower; {PACKAGES} ({reasons})"
+    return f"no OpenGL, rendering by ray casting, some twenty times slower; {PACKAGES} ({reasons})"
