@@ -27,10 +27,10 @@ HIGHEST = np.array([110.0, 100.0, 97.0, 95.0, 163.5, 101.0])
 def test_expert_succeeds_within_joint_range(entry: Recipe, scene: Scene) -> None:
     """Not after every knock, but in each of the places."""
     with World(scene) as world:
-        seeds = range(entry.seed, entry.seed + 2 * len(scene.regions))
+        seeds = range(entry.seed, entry.seed + max(5, 2 * len(scene.regions)))
         tried = {seed: demonstrate(world, seed) for seed in seeds}
     episodes = [episode for episode in tried.values() if episode is not None]
-    assert len(episodes) > 0.6 * len(tried)
+    assert len(episodes) >= 0.6 * len(tried)
     done = {seed // 2 % len(scene.regions) for seed, episode in tried.items() if episode}
     assert done == set(range(len(scene.regions)))
     for episode in episodes:
