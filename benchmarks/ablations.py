@@ -21,7 +21,6 @@ from zk0.comparison.tables import title, to_markdown
 
 ABLATIONS = {
     "the default: 4 clients, 100 rounds of 5 steps, mu = 0.01": "",
-    "no server momentum": "server-momentum=0.0",
     "mu = 0": "proximal-mu=0.0",
     "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
@@ -29,11 +28,9 @@ ABLATIONS = {
     "8 clients with half a dataset each, 125 rounds of 2 steps": (
         "datasets='embedded-8' num-server-rounds=125 local-steps=2"
     ),
-    "50 rounds of 10 steps": "num-server-rounds=50 local-steps=10",
     "10 rounds of 50 steps": "num-server-rounds=10 local-steps=50",
     "each client's own normalisation": "normalization='local'",
     "2 of 4 clients in a round, 10 steps": "fraction-train=0.5 local-steps=10",
-    "every client counts as much": "client-weighting='equal'",
 }
 
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.comparison.fakes import CENTRALIZED, FEDERATED
+from tests.comparison.fakes import CENTRALIZED, CLIENTS, FEDERATED
 from zk0.comparison.compare import compare_runs
 from zk0.comparison.metrics import FAMILIES, sample_tasks_together
+from zk0.comparison.runs import read_run
 from zk0.comparison.tables import estimate_table
 from zk0.errors import Zk0Error
 from zk0.evaluation.intervals import Interval
@@ -49,6 +50,17 @@ def test_tasks_count_together_by_who_has_them():
         "clients/success": [0, 0, 1, 1],
         "near/success": [1, 0, 1, 1],
     }
+    assert {sample.strata for sample in found.values()} == {(2, 2)}
+
+
+def test_clients_with_parts_of_a_dataset_share_its_tasks(make):
+    parts = [
+        {**CLIENTS[0], "training_frames": 450, "slug": f"touch-{part}of2", "client": part}
+        for part in (0, 1)
+    ]
+    others = [{**CLIENTS[1], "training_frames": 900, "client": 2}]
+    run = read_run(make(replace(FEDERATED, changes={"clients": [*parts, *others]})))
+    assert len(run.samples["clients/success"].values) == 2 * FEDERATED.rollouts
 
 
 def rollout(task: str, won: bool) -> Rollout:

@@ -21,6 +21,7 @@ from zk0.comparison.metrics import (
 from zk0.errors import Zk0Error
 from zk0.record.evidence import FrameLosses, Rollout, folder_of, load_frames, load_rollouts
 from zk0.record.run_folder import RunFolder
+from zk0.record.tasks import whole
 
 
 class Client(BaseModel):
@@ -99,7 +100,7 @@ class Run:
     def samples(self) -> dict[str, Sample]:
         """Every metric that this run has, in the order of `FAMILIES`."""
         clients, server = (
-            {each.slug for each in part} for part in (self.about.clients, self.about.server)
+            {whole(each.slug) for each in part} for part in (self.about.clients, self.about.server)
         )
         found = {
             **dict(sample_frames(self.frames)),

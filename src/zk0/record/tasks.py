@@ -1,7 +1,10 @@
 """Rollouts by task: a dataset's own name, with an ending where it has several: near-touch."""
 
+import re
 from collections.abc import Iterable
 from typing import Protocol
+
+_PART = re.compile(r"-\d+of\d+$")
 
 
 class Counted(Protocol):
@@ -17,6 +20,11 @@ def together(tasks: Iterable[Counted]) -> tuple[int, int]:
     """How many rollouts succeeded, of how many."""
     counts = [(each.successes, each.episodes) for each in tasks]
     return sum(won for won, _ in counts), sum(played for _, played in counts)
+
+
+def whole(slug: str) -> str:
+    """The dataset that `slug` is a part of, after which rollouts are called: touch of touch-0of2."""
+    return _PART.sub("", slug)
 
 
 def dataset_of(task: str, slugs: Iterable[str]) -> str | None:
