@@ -23,7 +23,7 @@ def together(tasks: Iterable[Counted]) -> tuple[int, int]:
 
 
 def whole(slug: str) -> str:
-    """The dataset that `slug` is a part of, after which rollouts are called: touch of touch-0of2."""
+    """The dataset that `slug` is a part of, as rollouts are called: touch of touch-0of2."""
     return _PART.sub("", slug)
 
 
