@@ -92,9 +92,7 @@ class Sample:
 
     values: NDArray[np.float64]  # (items,)
     clusters: NDArray[np.int64]  # (items,)
-    strata: tuple[
-        int, ...
-    ] = ()  # how many of the items each task has, where several count together
+    strata: tuple[int, ...] = ()  # items of each task, where several count together
 
     @classmethod
     def of(cls, values: ArrayLike, clusters: NDArray[np.int64] | None = None) -> "Sample":

@@ -58,9 +58,7 @@ class Videos:
     def decode_any(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """`decode` of `rows` in any order, also twice the same: each frame by itself, slowly."""
         wanted, places = np.unique(rows, return_inverse=True)
-        return np.concatenate([self.decode(camera, wanted[i : i + 1]) for i in range(len(wanted))])[
-            places
-        ]
+        return np.concatenate([self.decode(camera, row[None]) for row in wanted])[places]
 
     @cached_property
     def kept(self) -> dict[str, NDArray[np.uint8]]:
