@@ -166,6 +166,7 @@ CONFIG = strict(
         "config": {"type": "object"},
         "versions": {"type": "object", "additionalProperties": {"type": "string"}},
         "git_revision": {"type": ["string", "null"]},
+        "backbone": SHA256,
         "clients": {"type": "array", "items": strict(CLIENT)},
         "server": {"type": "array", "items": strict(DATASET)},
     }
