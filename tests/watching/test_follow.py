@@ -126,7 +126,7 @@ def test_a_long_run_is_read_at_once(tmp_path: Path):
     assert len(run.poll()) > 2800
     seconds = time.process_time() - start
     print(f"\n{seconds:.3f} s for {(folder / 'metrics.jsonl').stat().st_size / 1e6:.1f} MB")
-    assert seconds < 1.0  # 0.1 s on two cores of a server
+    assert seconds < 3.0  # 0.1 s on two idle cores; a busy machine took ten times as long
 
 
 def test_an_idle_poll_costs_next_to_nothing(tmp_path: Path):
