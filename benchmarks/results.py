@@ -113,7 +113,7 @@ def common(seed: int, output_dir: str, rollout_frequency: int = 0) -> str:
     """The settings that all of a seed's runs share."""
     return (
         f"seed={seed} rollout-episodes={EPISODES} rollout-frequency={rollout_frequency} "
-        f"rollout-videos=0 output-dir='{output_dir}'"
+        f"rollout-videos=0 fraction-evaluate=0.0 output-dir='{output_dir}'"
     )
 
 

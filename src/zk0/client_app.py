@@ -4,13 +4,15 @@ import faulthandler
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict, UserConfigValue
 from flwr.clientapp import ClientApp
 from loguru import logger
 
-from zk0.config import Datasets, app_folder, load, load_logging
+from zk0.config import Config, Datasets, Level, app_folder, load, load_logging
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 from zk0.federation.wire import (
@@ -94,7 +96,7 @@ def ends_within(seconds: float) -> Iterator[None]:
 def recorded(context: Context) -> Iterator[None]:
     """Keep the block's log lines, and what it raises, in the client's own log."""
     folder = _own_record(context) / "clients" / f"client_{_order(context)}"
-    with keeping_lines(folder / "client.log", load_logging(app_folder()).file):
+    with keeping_lines(folder / "client.log", _load(context).level):
         try:
             yield
         except Exception:
@@ -111,8 +113,25 @@ def _own_record(context: Context) -> Path:
 
 
 def _open_node(context: Context) -> Node:
-    config, datasets = load(app_folder(), context.run_config)
-    return Node(config, _pinned(_find_source(context, datasets), context.state))
+    loaded = _load(context)
+    source = _find_source(context, loaded.datasets)
+    return Node(loaded.config, _pinned(source, context.state))
+
+
+class Loaded(NamedTuple):
+    config: Config
+    datasets: Datasets
+    level: Level  # of the client's own log
+
+
+def _load(context: Context) -> Loaded:
+    """The app's settings, read once for all of a run's messages to this process."""
+    return _load_once(app_folder(), tuple(sorted(context.run_config.items())))
+
+
+@lru_cache(maxsize=4)
+def _load_once(folder: Path, run_config: tuple[tuple[str, UserConfigValue], ...]) -> Loaded:
+    return Loaded(*load(folder, dict(run_config)), load_logging(folder).file)
 
 
 def _pinned(source: Source, state: RecordDict) -> Source:

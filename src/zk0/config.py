@@ -34,6 +34,7 @@ HOUSEKEEPING = frozenset(
     {
         "checkpoint-interval",
         "device",
+        "fraction-evaluate",
         "hf-private",
         "hf-push",
         "hf-push-min-rounds",

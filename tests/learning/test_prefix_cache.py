@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from loguru import logger
 
 from zk0.data.frames import Frames, open_frames
@@ -392,3 +394,20 @@ def test_two_processes_fill_one_cache(home, datasets: dict[str, Path]):
     fills = sum(" frames in " in line for error in errors for line in error.splitlines())
     assert fills == 1
     assert len(list((home / "prefixes").glob("*/layout.json"))) == 1
+
+
+def test_who_waits_for_anothers_fill_says_so(home, monkeypatch, lines):
+    monkeypatch.setattr(prefix_cache, "PATIENCE_S", 0.01)
+    folder = home / "prefixes" / "key"
+    folder.parent.mkdir()
+
+    def take_a_turn() -> None:
+        with prefix_cache._locked(folder, "touch"):
+            lines.append("filled")
+
+    with ThreadPoolExecutor(1) as other:
+        with FileLock(f"{folder}.lock"):
+            waiting = other.submit(take_a_turn)
+            assert not wait([waiting], timeout=0.5).done
+        waiting.result(timeout=30)
+    assert lines == ["prefix cache of touch: waiting for another process that fills it", "filled"]

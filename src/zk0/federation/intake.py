@@ -4,17 +4,15 @@ Records are taken from a message by name: each use of Flower's `array_records` a
 reference cycle, in which the whole content waits for the garbage collector.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from zk0.errors import Zk0Error
 from zk0.federation.roster import Client, explain
 from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, SHA256, Decoded
 from zk0.learning.integrity import hash_arrays
@@ -108,39 +106,27 @@ def _arrays(content: RecordDict, name: str, reference: ArrayRecord) -> Update:
 
 
 class Checked(Decoded):
-    """Arrays that are refused, when they are decoded, unless they are as declared and finite.
+    """Arrays that are refused, when they are first asked for, unless they are as declared and
+    finite."""
 
-    Nothing in the sender's bytes is interpreted: they have to begin with the very header that NumPy
-    writes for the declared dtype and shape.
-    """
+    def __init__(self, record: ArrayRecord) -> None:
+        super().__init__(record)
+        self._sound: set[str] = set()
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        declared = self.record[name]
-        if declared.stype != "numpy.ndarray":
-            raise RefusedError(f"{name} is not the array that it is declared to be")
-        shape, dtype = tuple(declared.shape), np.dtype(declared.dtype)
-        size = math.prod(shape) * dtype.itemsize
-        for order in ("C", "F"):
-            header = _header(dtype, shape, fortran=order == "F")
-            if len(declared.data) == len(header) + size and declared.data.startswith(header):
-                values = np.frombuffer(declared.data, dtype, offset=len(header))
-                if not np.isfinite(values).all():
-                    raise RefusedError(f"{name} is not finite")
-                return values.reshape(shape, order=order)
-        raise RefusedError(f"{name} is not the array that it is declared to be")
-
-
-@lru_cache(maxsize=4096)
-def _header(dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> bytes:
-    file = BytesIO()
-    description = {"descr": dtype.str, "fortran_order": fortran, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, description)
-    return file.getvalue()
+        try:
+            values = super().__getitem__(name)
+        except Zk0Error as error:
+            raise RefusedError(str(error)) from None
+        if name not in self._sound and not np.isfinite(values).all():
+            raise RefusedError(f"{name} is not finite")
+        self._sound.add(name)
+        return values
 
 
 def _distance(arrays: Update, reference: ArrayRecord) -> float:
+    before = Decoded(reference)
     squares = (
-        np.square(values - reference[key].numpy(), dtype=np.float64).sum()
-        for key, values in arrays.items()
+        np.square(values - before[key], dtype=np.float64).sum() for key, values in arrays.items()
     )
     return float(sum(squares)) ** 0.5

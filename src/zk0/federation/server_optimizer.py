@@ -40,7 +40,7 @@ class ServerOptimizer(Protocol):
     def state(self) -> Arrays:
         """What later steps depend on, as "<group>/<parameter>"; empty before the first step.
 
-        The arrays are the optimizer's own, not copies.
+        The arrays are the optimizer's own, not copies; the next step may write to them.
         """
 
     def restore(self, state: Mapping[str, Values]) -> None:
@@ -128,7 +128,7 @@ class Remembering:
     def restore(self, state: Mapping[str, Values]) -> None:
         if state:
             _refuse_foreign(state, self.groups, _group(self._state or state, self.groups[0]))
-        self._state = dict(state)
+        self._state = {key: values.copy() for key, values in state.items()}
 
     def _kept(self, group: str, name: str) -> Values | None:
         """A parameter's part of the state; None before the first step."""
@@ -151,12 +151,15 @@ class Momentum(Remembering):
         self.learning_rate, self.momentum = learning_rate, momentum
 
     def _step_one(self, server_round: int, name: str, x: Values, mean: Values) -> Values:
-        u = x - mean
-        before = self._kept("momentum", name)
-        if before is not None:
-            u += self.momentum * before
+        """In memory that is there: to take new memory costs more than the arithmetic."""
+        u, moved = self._kept("momentum", name), np.asarray(x - mean)
+        if u is None:
+            u = moved.copy()
+        else:
+            u *= self.momentum
+            u += moved
         self._keep("momentum", name, u)
-        return x - self.learning_rate * u
+        return np.subtract(x, np.multiply(self.learning_rate, u, out=moved), out=moved)
 
 
 class Adaptive(Remembering):

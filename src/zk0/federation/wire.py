@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
 from typing import Self, cast, get_args
 
 import numpy as np
@@ -162,13 +164,27 @@ def unpack_assignment(message: Message) -> Assignment:
 
 
 class Decoded(Mapping[str, NDArray[np.float32]]):
-    """A record's arrays, each decoded when it is asked for and not kept."""
+    """A record's arrays, each seen where it lies in the record and not to be written to.
+
+    Nothing in the bytes is interpreted: they have to begin with the very header that NumPy writes
+    for the declared dtype and shape, else a `Zk0Error` names the array.
+    """
 
     def __init__(self, record: ArrayRecord) -> None:
         self.record = record
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        return self.record[name].numpy()
+        declared = self.record[name]
+        shape = tuple(declared.shape)
+        if declared.stype == "numpy.ndarray":
+            dtype = np.dtype(declared.dtype)
+            size = math.prod(shape) * dtype.itemsize
+            for order in ("C", "F"):
+                header = _header(dtype, shape, fortran=order == "F")
+                if len(declared.data) == len(header) + size and declared.data.startswith(header):
+                    values = np.frombuffer(declared.data, dtype, offset=len(header))
+                    return values.reshape(shape, order=order)
+        raise Zk0Error(f"{name} is not the array that it is declared to be")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.record)
@@ -177,17 +193,25 @@ class Decoded(Mapping[str, NDArray[np.float32]]):
         return len(self.record)
 
 
+@lru_cache(maxsize=4096)
+def _header(dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> bytes:
+    file = BytesIO()
+    description = {"descr": dtype.str, "fortran_order": fortran, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()
+
+
 def hash_record(record: ArrayRecord) -> str:
-    """`hash_arrays` of a record's arrays, one at a time in memory."""
+    """`hash_arrays` of a record's arrays."""
     return hash_arrays(Decoded(record))
 
 
 def unpack_arrays(content: RecordDict, name: str = ARRAYS) -> dict[str, torch.Tensor]:
     """The arrays of record `name`; raises `Zk0Error` where they are not those that were sent."""
-    arrays = dict(content.array_records[name].to_torch_state_dict())
+    arrays = Decoded(content.array_records[name])
     if hash_arrays(arrays) != content.config_records[CONFIG].get(f"{name}.{SHA256}"):
         raise Zk0Error(f"the {name} were damaged on the way: their SHA-256 is not the sender's.")
-    return arrays
+    return {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
 
 
 def pack_training(

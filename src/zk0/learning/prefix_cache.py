@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from loguru import logger
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ Instructions = Mapping[str, Tensor]  # tokens and their mask (frames, words), by
 FILL_FRAMES = 32  # encoded together
 SHARE_OF_DISK = 0.5  # of what is free, where the user sets no limit
 SHARE_OF_GPU = 0.5  # of the free memory that one dataset's prefixes may take
+PATIENCE_S = 1.0  # that another process is waited for without a word
 FORMAT = 1  # raised when the content of a record changes
 
 
@@ -234,7 +235,7 @@ class Cached:
         logger.warning("prefix cache: {} damaged frames of {}", len(damage.rows), name)
         if self.store.mode == "r":
             raise self._beyond_repair(f"{damage}, and no right to write")
-        with _locked(self.store.folder):
+        with _locked(self.store.folder, name):
             self.store.forget(damage.rows)
             fill(self.store, self.encoder, self.tier)
 
@@ -308,7 +309,7 @@ def _complete_store(
 ) -> FrameStore | None:
     """The store in `folder`, made where it is not there, and filled; None as above."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with _locked(folder, encoder.frames.slug):
         store = FrameStore.open(folder, len(encoder.frames.episodes))
         if store is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -323,8 +324,14 @@ def _complete_store(
 _OPEN: dict[Path, FrameStore] = {}  # a process verifies a frame once, however often it is asked
 
 
-def _locked(folder: Path) -> FileLock:
-    return FileLock(f"{folder}.lock")
+def _locked(folder: Path, slug: str) -> AcquireReturnProxy:
+    """As long as its block runs, the store in `folder` is this process's to write."""
+    lock = FileLock(f"{folder}.lock")
+    try:
+        return lock.acquire(timeout=PATIENCE_S)
+    except Timeout:
+        logger.info("prefix cache of {}: waiting for another process that fills it", slug)
+        return lock.acquire()
 
 
 def _create(folder: Path, layout: Layout) -> FrameStore:

@@ -4,10 +4,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message
 
 from zk0.config import Level, Logging
 
@@ -22,19 +26,54 @@ FILE = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {extra[source]}: {message}"
 def logging_to(path: Path, levels: Logging) -> Iterator[None]:
     """Send zk0's, Flower's and Ray's log lines to `path` as long as the block runs."""
     start_terminal(levels.terminal)
-    with keeping_lines(path, levels.file), _redirected("flwr"), _redirected("ray"):
-        yield
+    sink = _add(path, levels.file)
+    try:
+        with _redirected("flwr"), _redirected("ray"):
+            yield
+    finally:
+        logger.remove(sink)
+
+
+def _add(sink: Any, level: Level | int) -> int:
+    """To a path, or a function of loguru's messages."""
+    # diagnose would write variables' values, a key or token among them
+    return logger.add(sink, format=FILE, level=level, backtrace=True, diagnose=False)
 
 
 @contextmanager
 def keeping_lines(path: Path, level: Level) -> Iterator[None]:
-    """Add this process's log lines to `path` as long as the block runs."""
-    # diagnose would write variables' values, a key or token among them
-    sink = logger.add(path, format=FILE, level=level, backtrace=True, diagnose=False)
-    try:
-        yield
-    finally:
-        logger.remove(sink)
+    """Append this process's log lines to `path` as long as the block runs; no block within another.
+
+    A process's clients take turns, many times in a minute, and loguru takes its time over a new
+    sink: theirs is one.
+    """
+    turns = _open_turns()
+    turns.least = logger.level(level).no
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as turns.file:
+        try:
+            yield
+        finally:
+            turns.file = None
+
+
+class _Turns:
+    """A sink that writes into the file whose turn it is, from a level on."""
+
+    file: TextIO | None = None
+    least = 0
+
+    def __call__(self, message: "Message") -> None:
+        if self.file is not None and message.record["level"].no >= self.least:
+            self.file.write(message)
+            self.file.flush()
+
+
+@cache
+def _open_turns() -> _Turns:
+    turns = _Turns()
+    _add(turns, 0)
+    return turns
 
 
 @contextmanager
