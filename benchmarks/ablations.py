@@ -22,6 +22,7 @@ from zk0.comparison.tables import title, to_markdown
 ABLATIONS = {
     "the default: 4 clients, 100 rounds of 5 steps, mu = 0.01": "",
     "mu = 0": "proximal-mu=0.0",
+    "mu = 1": "proximal-mu=1.0",
     "all dynamic rules": "preset='dynamic'",
     "2 clients with two tasks each, 10 steps": "datasets='embedded-2' local-steps=10",
     "8 clients with half a dataset each, 125 rounds of 2 steps": (

@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/federation_overhead.py [--run-config "KEY=VALUE ..."]
 
-Clients train one at a time (each takes all cores). Overhead is the wall time from the first round's
-first message to the run's end, over the sum of the clients' local step times, less one. The start
-is told apart. Data and prefix caches are made ready first.
+Clients train one at a time (each takes all cores), and no rollouts are played, which have nothing
+to do with federating. Overhead is the wall time from the first round's first message to the run's
+end, over the sum of the clients' local step times, less one. The start is told apart. Data and
+prefix caches are made ready first.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+ALWAYS = "rollout-episodes=0 rollout-videos=0"
 FLWR = str(PROJECT / ".venv" / "bin" / "flwr")
 ENVIRONMENT = {**os.environ, "PATH": f"{PROJECT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
@@ -39,7 +41,7 @@ def run(settings: str) -> Path:
     count = clients[1].count("source") if clients else 0
     command = [FLWR, "run", str(PROJECT), "local-simulation", "--stream"]
     command += ["--federation-config", f"num-supernodes={count} {cores}"]
-    command += ["--run-config", settings] if settings else []
+    command += ["--run-config", f"{ALWAYS} {settings}"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     found = re.search(r"outputs: (\S+)", done.stdout)
     if not found or "better than its start" not in done.stdout:

@@ -145,8 +145,8 @@ def test_local_normalization_is_the_clients_own(sources: Datasets, tmp_path: Pat
     config = configured(tmp_path, normalization="local")
     alone = Control("local", config, sources, [1])
     pooled = Control("local", configured(tmp_path), sources, [1])
-    assert alone.statistics["action"] == alone.parties[1].statistics["action"]
-    assert pooled.statistics["action"].count == sum(each.frames for each in pooled.parties)
+    assert alone.statistics["action"] == alone.clients[1].statistics["action"]
+    assert pooled.statistics["action"].count == sum(each.frames for each in pooled.clients)
 
 
 def test_policy_that_normalises_by_quantiles(sources: Datasets, tmp_path: Path):
@@ -157,7 +157,7 @@ def test_policy_that_normalises_by_quantiles(sources: Datasets, tmp_path: Path):
     normalising_by(embedded, NormalizationMode.QUANTILES).save_pretrained(tmp_path / "policy")
     config = configured(tmp_path / "runs", model_name=str(tmp_path / "policy"))
     control = Control("local", config, sources, [1])
-    for statistics in (*(each.statistics for each in control.parties), control.statistics):
+    for statistics in (*(each.statistics for each in control.clients), control.statistics):
         assert [set(moments.order) for moments in statistics.values()] == [{"q01", "q99"}] * 2
     run_control("local", config, sources, QUIET, [[1]])
     (run,) = (tmp_path / "runs").iterdir()

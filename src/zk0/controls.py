@@ -14,11 +14,12 @@ from loguru import logger
 
 from zk0.config import Config, Datasets, Logging
 from zk0.data.statistics import Statistics, pool_statistics
-from zk0.description import Kind, Party, describe_run, steps_in_round
+from zk0.description import Kind, describe_run, steps_in_round
 from zk0.evaluation.server import ServerEvaluation
 from zk0.evaluation.unseen import Unseen
 from zk0.federation.compatibility import refuse_incompatible
 from zk0.federation.plan import schedule_settings
+from zk0.federation.roster import Client
 from zk0.federation.schedules import ScheduleState, advance, begin, observe_start
 from zk0.federation.wire import Introduction
 from zk0.learning.batches import PooledBatches
@@ -75,7 +76,7 @@ class Control:
         for dataset in (*self.datasets.clients, *self.datasets.server):
             refuse_issues(dataset.parsed, self.config.allowed_issues)
         refuse_incompatible(
-            {f"client {n} ({who.slug})": who for n, who in enumerate(self.introductions)},
+            {str(client): client.introduction for client in self.clients},
             {
                 f"the server's {slug}": Introduction.of_unseen(data, self.backbone)
                 for slug, data in self.unseen.datasets.items()
@@ -108,23 +109,20 @@ class Control:
         return hash_backbone(warm_policy(self.config))
 
     @cached_property
-    def parties(self) -> list[Party]:
-        return [Party.of(number, who) for number, who in enumerate(self.introductions)]
-
-    @cached_property
-    def introductions(self) -> list[Introduction]:
-        return [
+    def clients(self) -> list[Client]:
+        said = (
             Introduction.of(node.frames, node.training_frames, node.statistics, node.backbone)
             for node in self.nodes
-        ]
+        )
+        return [Client(number, 0, introduction) for number, introduction in enumerate(said)]
 
     @cached_property
     def statistics(self) -> Statistics:
         """What normalises: the federation's pooled statistics, so that only the training differs;
         with normalization = "local" those of the data that is trained on."""
         federated = self.config.normalization == "federated"
-        chosen = range(len(self.parties)) if federated else self.trained_on
-        return pool_statistics([self.parties[number].statistics for number in chosen])
+        chosen = range(len(self.clients)) if federated else self.trained_on
+        return pool_statistics([self.clients[number].statistics for number in chosen])
 
     @cached_property
     def unseen(self) -> Unseen:
@@ -141,7 +139,7 @@ class Control:
             self.config,
             self.datasets,
             self.backbone,
-            self.parties,
+            self.clients,
             self.trained_on,
             self.unseen.datasets,
             self.statistics,
@@ -154,7 +152,7 @@ class Training:
     def __init__(self, control: Control, evaluation: ServerEvaluation) -> None:
         self.config, self.trained_on = control.config, control.trained_on
         self.nodes = {number: control.nodes[number] for number in control.trained_on}
-        self.parties = {number: control.parties[number] for number in control.trained_on}
+        self.clients = {number: control.clients[number] for number in control.trained_on}
         self.evaluation = evaluation
         self.history = evaluation.history
         self.statistics = control.statistics
@@ -165,7 +163,7 @@ class Training:
         self.best: float | None = None
         parts = [node.batches(self.statistics, held_out=False) for node in self.nodes.values()]
         self.batches = PooledBatches(parts)
-        self.steps = sum(steps_in_round(self.config, each) for each in self.parties.values())
+        self.steps = sum(steps_in_round(self.config, each) for each in self.clients.values())
 
     def run(self) -> None:
         loss = self.evaluation.evaluate(0)
@@ -181,7 +179,7 @@ class Training:
     def _round(self, number: int, state: ScheduleState) -> ScheduleState:
         self.history.background.join()  # it may still be writing the policy
         self.history.add_plan(number, state.plan)
-        self.history.add_phase(number, "train", list(self.parties.values()))
+        self.history.add_phase(number, "train", list(self.clients.values()))
         with self.history.timed(number, "train"):
             result = self._train(number, state.plan.learning_rate)
         self._record(number, result, state.plan.learning_rate)
@@ -204,22 +202,22 @@ class Training:
 
     def _record(self, number: int, result: LocalResult, rate: float) -> None:
         metrics = {**result.to_metrics(), "learning-rate": rate, "proximal-mu": 0.0}
-        if len(self.parties) == 1:
-            (party,) = self.parties.values()
-            self.history.add_training(number, party, {"num-examples": party.frames, **metrics})
+        if len(self.clients) == 1:
+            (client,) = self.clients.values()
+            self.history.add_training(number, client, {"num-examples": client.frames, **metrics})
         self.history.add_aggregate(number, "train", metrics, failures=0)
 
     def _evaluate_held_out(self, number: int) -> None:
         if not self.config.fraction_evaluate:
             return
         thorough = self.config.is_thorough(number)
-        self.history.add_phase(number, "evaluate", list(self.parties.values()))
+        self.history.add_phase(number, "evaluate", list(self.clients.values()))
         with self.history.timed(number, "evaluate"):
             for client, node in self.nodes.items():
                 arrays = get_trainable(self.policy)
                 result = node.evaluate(arrays, self.statistics, predict=thorough)
                 metrics = {"num-examples": result.frames, **result.to_metrics()}
-                self.history.add_evaluation(number, self.parties[client], metrics)
+                self.history.add_evaluation(number, self.clients[client], metrics)
                 if thorough:
                     who = f"client_{client}"
                     folder = folder_of(self.history.folder.path, number, who)

@@ -2,47 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from zk0.config import Config, Datasets
-from zk0.data.frames import Frames, Recording
-from zk0.data.statistics import ACTION, Statistics
+from zk0.data.frames import Frames
+from zk0.data.statistics import Statistics
 from zk0.evaluation.policy_loss import NOISE_SEED
-from zk0.federation.wire import Introduction
+from zk0.federation.roster import Client
 from zk0.learning.training import count_steps
 from zk0.record.run_folder import describe_software
 
 Kind = Literal["federated", "centralized", "local"]
-
-
-@dataclass(frozen=True)
-class Party:
-    """A client's data, as far as it is known to whoever trains."""
-
-    number: int
-    slug: str
-    fingerprint: str
-    episodes: int  # that are trained on
-    statistics: Statistics
-    recording: Recording
-    node_id: int = 0
-
-    @classmethod
-    def of(cls, number: int, who: Introduction, node_id: int = 0) -> Self:
-        return cls(
-            number,
-            who.slug,
-            who.fingerprint,
-            who.episodes,
-            who.statistics,
-            who.recording,
-            node_id,
-        )
-
-    @property
-    def frames(self) -> int:
-        return self.statistics[ACTION].count
 
 
 def describe_run(
@@ -50,7 +20,7 @@ def describe_run(
     config: Config,
     datasets: Datasets,
     backbone: str,
-    parties: Sequence[Party],
+    clients: Sequence[Client],
     trained_on: Sequence[int],
     unseen: Mapping[str, Frames],
     statistics: Statistics,
@@ -62,10 +32,10 @@ def describe_run(
         "config": config.to_run_config(),
         **describe_software(),
         "backbone": backbone,
-        "clients": _describe_clients(datasets, parties),
+        "clients": _describe_clients(datasets, clients),
         "server": _describe_unseen(datasets, unseen),
         "budget": {
-            "steps_per_client": plan_steps(config, parties),
+            "steps_per_client": plan_steps(config, clients),
             "batch_size": config.batch_size,
         },
         "evaluation": {
@@ -77,20 +47,20 @@ def describe_run(
     }
 
 
-def _describe_clients(datasets: Datasets, parties: Sequence[Party]) -> list[dict[str, Any]]:
+def _describe_clients(datasets: Datasets, clients: Sequence[Client]) -> list[dict[str, Any]]:
     about = {dataset.parsed.slug: dataset.description for dataset in datasets.clients}
     return [
         {
-            "client": party.number,
-            "node_id": str(party.node_id),
-            "slug": party.slug,
-            "description": about.get(party.slug, ""),
-            "fingerprint": party.fingerprint,
-            "training_episodes": party.episodes,
-            "training_frames": party.frames,
-            **party.recording.to_json(),
+            "client": client.number,
+            "node_id": str(client.node_id),
+            "slug": client.slug,
+            "description": about.get(client.slug, ""),
+            "fingerprint": client.introduction.fingerprint,
+            "training_episodes": client.introduction.episodes,
+            "training_frames": client.frames,
+            **client.introduction.recording.to_json(),
         }
-        for party in parties
+        for client in clients
     ]
 
 
@@ -109,16 +79,16 @@ def _describe_unseen(datasets: Datasets, unseen: Mapping[str, Frames]) -> list[d
     ]
 
 
-def plan_steps(config: Config, parties: Sequence[Party]) -> dict[str, int]:
+def plan_steps(config: Config, clients: Sequence[Client]) -> dict[str, int]:
     """Gradient steps that the federation plans for each client; of those sampled in part of the
     rounds, the expected number. Controls have the same in all."""
-    taking_part = max(int(config.fraction_train * len(parties)), config.min_train_nodes)
-    rounds = config.num_server_rounds * min(1.0, taking_part / len(parties))
-    return {str(party.number): round(rounds * steps_in_round(config, party)) for party in parties}
+    taking_part = max(int(config.fraction_train * len(clients)), config.min_train_nodes)
+    rounds = config.num_server_rounds * min(1.0, taking_part / len(clients))
+    return {str(each.number): round(rounds * steps_in_round(config, each)) for each in clients}
 
 
-def steps_in_round(config: Config, party: Party) -> int:
-    return count_steps(party.frames, config.batch_size, config.local_epochs, config.local_steps)
+def steps_in_round(config: Config, client: Client) -> int:
+    return count_steps(client.frames, config.batch_size, config.local_epochs, config.local_steps)
 
 
 def _hash(statistics: Statistics) -> str:

@@ -39,7 +39,7 @@ from .test_roster import CLIENTS
 from .test_wire import STATISTICS
 
 CLIENT = CLIENTS[3]
-FRAMES = CLIENT.introduction.statistics["action"].count
+FRAMES = CLIENT.frames
 GLOBAL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(2.5, np.float32)}
 REFERENCE = pack_arrays(GLOBAL)
 CHANGE = {name: np.ones_like(values) for name, values in GLOBAL.items()}

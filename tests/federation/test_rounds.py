@@ -116,7 +116,7 @@ class Quadratic:
 
     @property
     def frames(self) -> int:
-        return self.client.introduction.statistics[ACTION].count
+        return self.client.frames
 
     def answer(self, message: Message) -> Message:
         task = unpack_assignment(message)
@@ -774,7 +774,7 @@ def test_scaffold_is_algorithm_one(
     run = trial(*told, settings, clients=clients)
     end = run.run()
     assert end.control is not None
-    counts = [client.introduction.statistics[ACTION].count for client in clients]
+    counts = [client.frames for client in clients]
     weights = counts if weighting == "frames" else [1] * len(clients)
     expected = scaffold(weights, run.trained(), server_rate)
     for name, values in values_of(end).items():

@@ -13,7 +13,7 @@ from loguru import logger
 from zk0.config import Config, Datasets
 from zk0.data.sources import Source
 from zk0.data.statistics import Statistics, pool_statistics
-from zk0.description import Party, describe_run
+from zk0.description import describe_run
 from zk0.errors import Zk0Error
 from zk0.evaluation.server import ServerEvaluation
 from zk0.evaluation.unseen import Unseen
@@ -62,15 +62,14 @@ def federate(
         config.allowed_issues,
     )
     for client in clients:
-        check_statistics(policy.config, client.introduction.statistics, f"{client}: the statistics")
+        check_statistics(policy.config, client.statistics, f"{client}: the statistics")
     heal_actor_pool()
-    statistics = pool_statistics([client.introduction.statistics for client in clients])
-    parties = [Party.of(each.number, each.introduction, each.node_id) for each in clients]
+    statistics = pool_statistics([client.statistics for client in clients])
     numbers = [each.number for each in clients]
     description = {
         "flower_run_id": str(flower_run_id),
         **describe_run(
-            "federated", config, datasets, backbone, parties, numbers, frames, statistics
+            "federated", config, datasets, backbone, clients, numbers, frames, statistics
         ),
     }
     state = None

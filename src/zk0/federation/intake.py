@@ -49,14 +49,15 @@ def check_training(
     content = _content(reply)
     metrics = _metrics(content, TRAINED)
     examples = metrics.get(NUM_EXAMPLES)
-    claimed = client.introduction.statistics["action"].count
-    if examples != claimed:
-        raise RefusedError(f"claims {examples} examples, but introduced itself with {claimed}")
+    if examples != client.frames:
+        raise RefusedError(
+            f"claims {examples} examples, but introduced itself with {client.frames}"
+        )
     arrays = _arrays(content, ARRAYS, reference)
     control = _arrays(content, CONTROL, reference) if scaffold else {}
     if max_norm and (norm := _distance(arrays, reference)) > max_norm:
         raise RefusedError(f"its update has norm {norm:.4g}, above max-update-norm = {max_norm:g}")
-    return Training(arrays, control, metrics, claimed)
+    return Training(arrays, control, metrics, client.frames)
 
 
 def check_evaluation(reply: Message) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from loguru import logger
 
+from zk0.data.statistics import ACTION, Statistics
 from zk0.errors import Zk0Error
 from zk0.federation.wire import Introduction, unpack_introduction
 
@@ -20,7 +21,8 @@ FOLDERS = re.compile(r"""(['"])/[^'"]*/|(?<![\w.])/(?:[^\s/'":]+/)+""")  # of an
 
 @dataclass(frozen=True, eq=False)
 class Client:
-    """A client as the server knows it: its number in the record, its node, its dataset's name."""
+    """A client as whoever trains knows it: its number in the record, its node (0 where there is
+    none) and what it said of its data."""
 
     number: int
     node_id: int
@@ -29,6 +31,16 @@ class Client:
     @property
     def slug(self) -> str:
         return self.introduction.slug
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the frames that are trained on."""
+        return self.introduction.statistics
+
+    @property
+    def frames(self) -> int:
+        """That are trained on."""
+        return self.statistics[ACTION].count
 
     def __str__(self) -> str:
         return f"client {self.number} ({self.slug})"

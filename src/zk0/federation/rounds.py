@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from loguru import logger
 
 from zk0.config import Config
-from zk0.data.statistics import ACTION, Moments
+from zk0.data.statistics import Moments
 from zk0.errors import Zk0Error
 from zk0.federation.aggregation import RunningMean
 from zk0.federation.agreement import Agreement
@@ -206,9 +206,7 @@ class Rounds:
     def _move_control(self, control: ArrayRecord, intake: "Intake") -> ArrayRecord:
         """c + |S|/N * mean of the changes: SCAFFOLD's algorithm 1, with clients counted by their
         weights, so that it seeks the same optimum as the weighted mean of the other strategies."""
-        every = sum(
-            self._weigh(client.introduction.statistics[ACTION].count) for client in self.clients
-        )
+        every = sum(self._weigh(client.frames) for client in self.clients)
         share, moved = intake.change.weight / every, intake.change.take()
         return pack_arrays(
             {name: old + share * moved[name] for name, old in Decoded(control).items()}
