@@ -145,7 +145,8 @@ def what_counts(config: dict) -> dict:
 
 
 def has_ended(run: Path) -> bool:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    metrics = run / "metrics.jsonl"  # not there yet where a run is about to begin
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
     return bool(lines) and json.loads(lines[-1])["event"] == "run-end"
 
 
