@@ -50,7 +50,7 @@ def keeping_lines(path: Path, level: Level) -> Iterator[None]:
     turns = _open_turns()
     turns.least = logger.level(level).no
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as turns.file:
+    with path.open("a", encoding="utf-8") as turns.file:
         try:
             yield
         finally:
