@@ -13,7 +13,7 @@ from zk0.errors import Zk0Error
 from zk0.learning import base
 from zk0.learning.policy import EMBEDDED_RANDOM, build_policy, get_trainable
 from zk0.pretraining import samples
-from zk0.pretraining.samples import CHUNK, SIZE, Samples, Shard
+from zk0.pretraining.samples import BASE, Extent, Samples, Shard
 from zk0.pretraining.scenes import COLOURS
 from zk0.pretraining.train import LOG, STATE_FILE, Course, Pretraining, rename
 from zk0.sim import opengl
@@ -47,9 +47,9 @@ def weights(trained: Pretraining) -> dict[str, torch.Tensor]:
 def test_samples_hold_what_they_say(few: Samples) -> None:
     assert len(few) == 100
     images = few.frames(np.array([0, 99, 60]))
-    assert images.shape == (3, 2, SIZE, SIZE, 3)
+    assert images.shape == (3, 2, BASE.size, BASE.size, 3)
     assert images.std((1, 2, 3, 4)).min() > 5
-    assert few.actions.shape == (100, CHUNK, 6)
+    assert few.actions.shape == (100, BASE.chunk, 6)
     assert few.inside[:, 0].all()
     texts = [few.instructions[word] for word in few.words]
     to_carry = np.array(["circle" in text for text in texts])
@@ -67,7 +67,7 @@ def test_things_are_in_the_picture_where_the_landmarks_say(few: Samples, camera:
         if depth < 0.03 or not (0 <= column < 1 and 0 <= row < 1):
             return False
         image = few.frames(np.array([index]))[0, camera].astype(int)
-        found = image[int(row * SIZE), int(column * SIZE)]
+        found = image[int(row * BASE.size), int(column * BASE.size)]
         return np.abs(found - np.median(image, (0, 1))).sum() > 60
 
     places = few.landmarks[:, 2 + 2 * camera]
@@ -87,6 +87,20 @@ def test_made_samples_are_found_and_half_made_ones_made_anew(shards: list[Shard]
     done.unlink()
     samples.make(shards, workers=1)
     assert (first.folder / "states.npy").read_bytes() == before
+
+
+def test_samples_of_another_extent_are_the_same_episodes(
+    shards: list[Shard], few: Samples, tmp_path: Path
+) -> None:
+    longer = samples.plan(tmp_path, 100, Extent(size=64, chunk=24))
+    assert longer[0].folder.parent.name != shards[0].folder.parent.name
+    samples.make(longer, workers=2)
+    whole, cut = Samples(longer, 24), Samples(longer)
+    assert whole.frames(np.array([0])).shape == (1, 2, 64, 64, 3)
+    assert whole.actions.shape == (100, 24, 6)
+    np.testing.assert_array_equal(cut.actions, few.actions)
+    np.testing.assert_array_equal(cut.inside, few.inside)
+    np.testing.assert_array_equal(cut.landmarks, few.landmarks)
 
 
 def test_a_name_of_a_colour_may_be_any_word() -> None:
@@ -119,9 +133,9 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     straight = pretraining(few, tmp_path / "straight")
     straight.run()
     killed = pretraining(few, tmp_path / "killed")
-    take = killed._take_step
+    take = killed.take_step
     monkeypatch.setattr(
-        killed, "_take_step", lambda *given: take(*given) if killed.step < 3 else 1 / 0
+        killed, "take_step", lambda *given: take(*given) if killed.step < 3 else 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         killed.run()
@@ -145,6 +159,23 @@ def test_all_of_the_policy_is_trained_and_the_log_tells_of_it(few: Samples, tmp_
     assert {"front", "front_hits", "place_cm"} < set(lines[0]["held_out"])
     assert "policy_loss" not in lines[0]["held_out"]  # not yet
     assert lines[-1]["held_out"]["policy_loss"] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_trains_to_the_same_loss_and_a_cpu_goes_on(few: Samples, tmp_path: Path) -> None:
+    pretraining(few, tmp_path / "cpu").run()
+    policy = build_policy(EMBEDDED_RANDOM, 0, torch.device("cuda"), "float32")
+    Pretraining(policy, few, COURSE, tmp_path / "gpu").run()
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / device / LOG).read_text().splitlines()]
+        for device in ("cpu", "gpu")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    again = pretraining(few, tmp_path / "gpu")
+    again.run()
+    assert again.step == COURSE.steps
+    for name, values in weights(again).items():
+        torch.testing.assert_close(policy.get_parameter(name).detach().cpu(), values)
 
 
 def test_another_course_is_not_mixed_in(few: Samples, tmp_path: Path) -> None:

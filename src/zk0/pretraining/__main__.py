@@ -4,24 +4,22 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-import torch
 import typer
 from loguru import logger
 
 from zk0 import paths
 from zk0.errors import Zk0Error
-from zk0.evaluation.closed_loop import play_policy, require_rendering
-from zk0.evaluation.twins import Twin
+from zk0.evaluation.closed_loop import require_rendering
 from zk0.learning import base
 from zk0.learning.backbone import vocabulary_hash
+from zk0.learning.device import select_device
 from zk0.learning.policy import EMBEDDED_RANDOM, build_policy
 from zk0.pretraining import samples
-from zk0.pretraining.scenes import SHARES, scenes
+from zk0.pretraining.scenes import SHARES
 from zk0.pretraining.train import Course, Pretraining
-
-_TRIAL_SEEDS = range(2_000_000, 2_000_050)
+from zk0.pretraining.trial import try_out
 
 
 def main(
@@ -35,15 +33,17 @@ def main(
     batch_size: int = Course.batch_size,
     learning_rate: float = Course.learning_rate,
     seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Pre-train the embedded base policy. May be killed and called again: it goes on."""
+    where = select_device(device)
     folder = folder or paths.home() / "pretraining"
     workers = len(os.sched_getaffinity(0))
     require_rendering()
     shards = samples.plan(folder, count)
     samples.make(shards, workers)
     course = Course(look_steps, act_steps, batch_size, learning_rate, seed=seed)
-    policy = build_policy(EMBEDDED_RANDOM, seed, torch.device("cpu"))
+    policy = build_policy(EMBEDDED_RANDOM, seed, where, "float32")
     state = shards[0].folder.with_name("training")  # of these samples: of no others it goes on
     pretraining = Pretraining(policy, samples.Samples(shards), course, state)
     pretraining.run()
@@ -55,24 +55,10 @@ def main(
         "first_seed": samples.FIRST_SEED,
         "vocabulary": vocabulary_hash(),
         "held_out": pretraining.judge(),
-        "success": _try_out(pretraining),
+        "success": try_out(policy, pretraining.statistics, samples.BASE.size),
     }
     base.save_base(policy, recipe, into)
     logger.info("{}: {}", into / base.WEIGHTS.name, recipe["success"])
-
-
-def _try_out(pretraining: Pretraining) -> dict[str, Any]:
-    """Success at the base's own tasks, in episodes that it was not trained on."""
-    found: dict[str, Any] = {}
-    for share in SHARES:
-        if share.distractors == 0:
-            twin = Twin(share.task, "base", scenes(share)[0], fps=10, image_size=samples.SIZE)
-            played = play_policy(
-                pretraining.policy, pretraining.statistics, twin, list(_TRIAL_SEEDS)
-            )
-            successes = sum(rollout.success for rollout in played)
-            found[share.task] = {"successes": successes, "of": len(played)}
-    return found
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def in_camera(landmarks: Tensor, camera: int) -> Tensor:
 
 def hide_the_object(wanted: Tensor, crowded: Tensor) -> Tensor:
     """The same without the object where others lie about: which one it is, the words say alone."""
-    hidden = crowded[:, None] & (torch.arange(THINGS) == 0)
+    hidden = crowded[:, None] & (torch.arange(THINGS, device=crowded.device) == 0)
     return wanted.masked_fill(hidden[..., None], torch.nan)
 
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 # `zk0.sim.world` imports MuJoCo, which reads MUJOCO_GL as it is imported: workers do so themselves.
 
-CHUNK = 16  # frames of action
 EVERY = 2  # frames: neighbours show nearly the same
-SIZE = 128  # pixels
 CAMERAS = ("front", "wrist")
 FIRST_SEED = 100_000_000  # of the first episode: no dataset and no rollout has it
 _STRIDE = 1_000_000  # seeds of a shard
@@ -35,6 +33,17 @@ FIELDS = ("states", "actions", "inside", "landmarks", "episode", "words")
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How much a sample shows."""
+
+    size: int = 128  # pixels a side
+    chunk: int = 16  # frames of action
+
+
+BASE = Extent()
+
+
+@dataclass(frozen=True)
 class Shard:
     """One share's samples as one worker makes them."""
 
@@ -42,26 +51,30 @@ class Shard:
     share: Share
     samples: int
     folder: Path
+    extent: Extent = BASE
 
     @property
     def is_done(self) -> bool:
         return (self.folder / "instructions.json").exists()  # written last
 
 
-def plan(parent: Path, samples: int) -> list[Shard]:
+def plan(parent: Path, samples: int, extent: Extent = BASE) -> list[Shard]:
     """`samples` in all, the same on every machine, in a folder of their own in `parent`."""
-    folder = parent / f"samples_{samples}_{fingerprint()[:8]}"
+    folder = parent / f"samples_{samples}_{fingerprint(extent)[:8]}"
     return [
-        Shard(number, share, round(samples * share.part / _PARTS), folder / f"shard_{number}")
+        Shard(
+            number, share, round(samples * share.part / _PARTS), folder / f"shard_{number}", extent
+        )
         for number, share in enumerate(each for each in SHARES for _ in range(_PARTS))
     ]
 
 
-def fingerprint() -> str:
+def fingerprint(extent: Extent = BASE) -> str:
     """SHA-256 of all that the samples follow from, beside their number: 64 hexadecimal digits."""
     wanted = [asdict(scene) for share in SHARES for scene in scenes(share)]
     taken = [asdict(place) for place in taken_places()]
-    content = [GENERATION, wanted, taken, EVERY, CHUNK, SIZE, FIRST_SEED, _STRIDE, _PARTS]
+    extents = [EVERY, extent.chunk, extent.size]
+    content = [GENERATION, wanted, taken, *extents, FIRST_SEED, _STRIDE, _PARTS]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -78,7 +91,8 @@ def make(shards: list[Shard], workers: int) -> None:
 
 def _make(shard: Shard) -> Shard:
     shard.folder.mkdir(parents=True, exist_ok=True)
-    shape = (shard.samples, len(CAMERAS), SIZE, SIZE, 3)
+    size = shard.extent.size
+    shape = (shard.samples, len(CAMERAS), size, size, 3)
     frames = open_memmap(shard.folder / "frames.npy", "w+", np.uint8, shape)
     rows: dict[str, list[NDArray]] = {name: [] for name in FIELDS}
     instructions: dict[str, int] = {}
@@ -96,10 +110,10 @@ def _make(shard: Shard) -> Shard:
 
 @dataclass(frozen=True)
 class Sample:
-    frames: NDArray[np.uint8]  # (cameras, SIZE, SIZE, 3)
+    frames: NDArray[np.uint8]  # (cameras, size, size, 3)
     states: NDArray[np.float32]  # (6,)
-    actions: NDArray[np.float32]  # (CHUNK, 6), the last one repeated beyond the episode's end
-    inside: NDArray[np.bool_]  # (CHUNK,) which of them are inside the episode
+    actions: NDArray[np.float32]  # (chunk, 6), the last one repeated beyond the episode's end
+    inside: NDArray[np.bool_]  # (chunk,) which of them are inside the episode
     landmarks: NDArray[np.float32]  # (6, 3), as `World.landmarks` has them
     episode: NDArray[np.int64]  # () its seed
     words: str
@@ -112,15 +126,15 @@ def _samples(shard: Shard) -> Iterator[Sample]:
     seed, made = FIRST_SEED + shard.number * _STRIDE, 0
     choice = scenes(shard.share)
     for number, scene in enumerate(choice, 1):
-        with World(scene, image_size=SIZE, rendering="opengl") as world:
+        with World(scene, image_size=shard.extent.size, rendering="opengl") as world:
             while made < shard.samples * number // len(choice):
                 seed += 1
-                for sample in _episode(world, seed)[: shard.samples - made]:
+                for sample in _episode(world, seed, shard.extent.chunk)[: shard.samples - made]:
                     made += 1
                     yield sample
 
 
-def _episode(world: "World", seed: int) -> list[Sample]:
+def _episode(world: "World", seed: int, chunk: int) -> list[Sample]:
     """An episode's samples, each in another look; none where it fails or is in a taken place."""
     from zk0.sim.episodes import expert_steps
     from zk0.sim.kinematics import Unreachable
@@ -129,7 +143,7 @@ def _episode(world: "World", seed: int) -> list[Sample]:
     if any(is_taken(place[:2]) for place in world.places):
         return []
     draw = np.random.default_rng([seed, 3])
-    first, seen, actions = int(draw.integers(EVERY)), {}, []
+    first, ahead, seen, actions = int(draw.integers(EVERY)), np.arange(chunk), {}, []
     try:
         for step, action in enumerate(expert_steps(world, seed)):
             if step % EVERY == first:
@@ -141,7 +155,7 @@ def _episode(world: "World", seed: int) -> list[Sample]:
     if not world.success:
         return []
     return [
-        _sample(observation, landmarks, np.stack(actions), step, seed, world.instruction)
+        _sample(observation, landmarks, np.stack(actions), step + ahead, seed, world.instruction)
         for step, (observation, landmarks) in seen.items()
     ]
 
@@ -150,11 +164,10 @@ def _sample(
     observation: "Observation",
     landmarks: NDArray[np.float64],
     actions: NDArray[np.float32],
-    step: int,
+    steps: NDArray[np.int64],
     seed: int,
     words: str,
 ) -> Sample:
-    steps = np.arange(step, step + CHUNK)
     return Sample(
         frames=np.stack([observation.images[camera] for camera in CAMERAS]),
         states=observation.state,
@@ -167,9 +180,10 @@ def _sample(
 
 
 class Samples:
-    """All shards as one sequence; images stay on disk until they are asked for."""
+    """All shards as one sequence, with `chunk` frames of action, those that the shards have or the
+    first of them; images stay on disk until they are asked for."""
 
-    def __init__(self, shards: list[Shard]) -> None:
+    def __init__(self, shards: list[Shard], chunk: int = BASE.chunk) -> None:
         folders = [shard.folder for shard in shards]
         self._frames = [np.load(folder / "frames.npy", mmap_mode="r") for folder in folders]
         self._starts = np.cumsum([0, *(len(part) for part in self._frames)])
@@ -177,6 +191,7 @@ class Samples:
             np.concatenate([np.load(folder / f"{name}.npy") for folder in folders])
             for name in FIELDS[:-1]
         )
+        self.actions, self.inside = self.actions[:, :chunk], self.inside[:, :chunk]
         self.crowded = np.repeat(
             [shard.share.distractors > 0 for shard in shards], np.diff(self._starts)
         )

@@ -22,6 +22,7 @@ from zk0.ahead import one_ahead
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.errors import Zk0Error
 from zk0.learning.backbone import WORDS
+from zk0.learning.device import device_of, upload
 from zk0.learning.policy import EMBEDDED_CAMERAS, make_processors
 from zk0.learning.prefix import embed_images, flow_losses, mean_loss, read_prefix
 from zk0.learning.training import draw_noise
@@ -87,7 +88,7 @@ class Pretraining:
             parameter.requires_grad = True
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(course.seed)
-            self.heads = LandmarkHeads(policy)
+            self.heads = LandmarkHeads(policy).to(device_of(policy))
         self.statistics = {
             STATE: Moments.of(samples.states),
             ACTION: Moments.of(samples.actions[:, 0]),
@@ -111,7 +112,7 @@ class Pretraining:
         self.policy.train()
         losses, since = [], time.perf_counter()
         for indices, images in one_ahead(self._fetch, self._order()):
-            losses.append(self._take_step(indices, images))
+            losses.append(self.take_step(indices, images))
             self.step += 1
             if self.step % self.course.log_every == 0 or self.step == self.course.steps:
                 self._log(losses, time.perf_counter() - since)
@@ -127,7 +128,8 @@ class Pretraining:
     def _fetch(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         return indices, self.samples.frames(indices)
 
-    def _take_step(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> Tensor:
+    def take_step(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> Tensor:
+        """One gradient step of `self.step`'s half; the loss before it."""
         generator = torch.Generator().manual_seed(self.course.seed + self.step)
         acts = self.course.acts(self.step)
         losses, _ = self._losses(indices, images, generator, acts, augmented=True)
@@ -149,8 +151,9 @@ class Pretraining:
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What is minimised, and how well the landmarks are known, by name."""
         batch = self._batch(indices, images, generator if augmented else None)
-        things = torch.from_numpy(self.samples.landmarks[indices])
-        crowded = torch.from_numpy(self.samples.crowded[indices])
+        device = device_of(self.policy)
+        things = upload(self.samples.landmarks[indices], device)
+        crowded = upload(self.samples.crowded[indices], device)
         tokens = embed_images(self.policy, batch)
         losses, found = {}, {}
         for camera, (name, seen) in enumerate(zip(CAMERAS, self.heads.see(tokens), strict=True)):
@@ -171,7 +174,7 @@ class Pretraining:
         return losses, found
 
     def _columns(self) -> dict[str, Tensor]:
-        """States, actions and words of all samples as lerobot's processor gives them."""
+        """All samples' states, actions and words as lerobot's processor gives them, on the CPU."""
         preprocess, _ = make_processors(self.policy, self.statistics)
         count, chunk, joints = self.samples.actions.shape
         words = preprocess({STATE: torch.zeros(1, joints), "task": self._wordings()})
@@ -182,12 +185,13 @@ class Pretraining:
                 "task": [""],
             }
         )
-        return {
+        columns = {
             STATE: numbers[STATE],
             ACTION: numbers[ACTION].view(count, chunk, joints),
             OBS_LANGUAGE_TOKENS: words[OBS_LANGUAGE_TOKENS],
             OBS_LANGUAGE_ATTENTION_MASK: words[OBS_LANGUAGE_ATTENTION_MASK],
         }
+        return {name: column.cpu() for name, column in columns.items()}
 
     def _wordings(self) -> list[str]:
         """Each instruction, followed by its renamings."""
@@ -220,7 +224,7 @@ class Pretraining:
         if augmentation is not None:
             pixels = _augment(pixels, augmentation)
             states = states + 0.01 * torch.randn(states.shape, generator=augmentation)
-        return {
+        batch = {
             **dict(zip(EMBEDDED_CAMERAS, pixels.unbind(1), strict=True)),
             STATE: states,
             ACTION: self.columns[ACTION][rows],
@@ -228,6 +232,7 @@ class Pretraining:
             OBS_LANGUAGE_TOKENS: self.columns[OBS_LANGUAGE_TOKENS][words],
             OBS_LANGUAGE_ATTENTION_MASK: self.columns[OBS_LANGUAGE_ATTENTION_MASK][words],
         }
+        return {name: column.to(device_of(self.policy)) for name, column in batch.items()}
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
@@ -294,7 +299,8 @@ class Pretraining:
         for name, p in self._parameters().items():
             p.detach().copy_(saved[name])
             if f"{name}.step" in saved:
-                self.optimizer.state[p] = {key: saved[f"{name}.{key}"] for key in _MOMENTS}
+                moments = {key: saved[f"{name}.{key}"].to(p.device) for key in _MOMENTS}
+                self.optimizer.state[p] = moments
         self.step = int(about["step"])
         logger.info("going on from step {} of {}", self.step, self.course.steps)
 
