@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/ablations.py [--seeds 0 1 2] [--output-dir outputs/results]
 
 Every run makes 2,000 gradient steps in all. With 2 and 8 clients other episodes are held out (three
-of each client's), so that the data are nearly the same. Runs that are there already, those of
-results.py too, are not made again; each of the others takes some three minutes on two cores. The
-table goes into docs/results.md, between its marks.
+of each client's); with 2 the second task's recordings are others, too. Runs that are there already,
+those of results.py too, are not made again; each of the others takes some three minutes on two
+cores. The table goes into docs/results.md, between its marks.
 """
 
 import argparse

@@ -66,8 +66,8 @@ class Averaging:
 
     def try_out(self) -> None:
         closed_loop.require_rendering()
-        seeds = closed_loop.seeds_of(self.options.episodes)
         for twin in self.twins.values():
+            seeds = twin.seeds(self.options.episodes)
             played = closed_loop.play_policy(self.policy, self.statistics, twin, seeds)
             for task, tally in by_task(played).items():
                 near = f"{100 * tally.nearest:.1f} cm at the nearest"

@@ -25,10 +25,10 @@ def main() -> None:
     options = parser.parse_args()
     closed_loop.require_rendering()
     policy, statistics = load_checkpoint(options.checkpoint, torch.device("cpu"))
-    seeds = closed_loop.seeds_of(options.episodes)
     print(f"{'executed frames':16}" + "".join(f"{count:9d}" for count in options.executed))
     for twin in choose(options.task):
         print(f"{twin.name:16}", end="", flush=True)
+        seeds = twin.seeds(options.episodes)
         for count in options.executed:
             policy.config.n_action_steps = count
             found = tally(closed_loop.play_policy(policy, statistics, twin, seeds))

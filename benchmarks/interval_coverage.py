@@ -1,6 +1,6 @@
 """Do the intervals of a comparison hold when everything is measured again with other seeds?
 
-    .venv/bin/python benchmarks/interval_coverage.py --seeds 0 1 2 --other-seeds 3 4 5
+    .venv/bin/python benchmarks/interval_coverage.py --seeds 0 1 2 --other-seeds 3 4
 
 Compares the runs that `benchmarks/results.py` made (with `--seeds` for the others too), each set of
 seeds by itself, and counts the means of the second within the first's intervals.
@@ -14,16 +14,18 @@ from pathlib import Path
 
 from zk0.comparison.compare import Comparison, compare_runs
 from zk0.config import HOUSEKEEPING
-from zk0.record.run_folder import outputs_root
+from zk0.paths import from_project
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--other-seeds", type=int, nargs="+", default=[3, 4, 5])
+    parser.add_argument("--other-seeds", type=int, nargs="+", default=[3, 4])
     parser.add_argument("--output-dir", default="outputs/results")
     options = parser.parse_args()
-    runs = find_runs(outputs_root(options.output_dir))
+    runs = find_runs(from_project(options.output_dir))
+    if missing := {*options.seeds, *options.other_seeds} - set(runs):
+        raise SystemExit(f"error: there are no runs of seed {min(missing)}: see results.py --seeds")
     first, again = (
         [runs[seed] for seed in seeds] for seeds in (options.seeds, options.other_seeds)
     )

@@ -26,7 +26,8 @@ from zk0.data.sources import Source, fetch
 from zk0.evaluation import closed_loop
 from zk0.evaluation.tally import Tally, tally
 from zk0.evaluation.twins import all_twins
-from zk0.record.run_folder import outputs_root
+from zk0.paths import from_project
+from zk0.record.evidence import ROLLOUTS, folder_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = PROJECT / "docs" / "results.md"
@@ -67,13 +68,18 @@ class Job:
         config = check(PROJECT, [self.settings])[0]
         wanted = what_counts(config.to_run_config()), fingerprints(config.datasets)
         clients = None if self.client is None else [self.client]
-        for path in sorted(outputs_root(output_dir).glob("*/config.json")):
+        for path in sorted(from_project(output_dir).glob("*/config.json")):
             about = json.loads(path.read_text())
             data = [each["fingerprint"] for each in (*about["clients"], *about["server"])]
             same = about["kind"] == self.kind and (what_counts(about["config"]), data) == wanted
-            if same and clients in (None, about["trained_on"]) and has_ended(path.parent):
+            same = same and clients in (None, about["trained_on"])
+            if same and has_ended(path.parent) and self._has_tried_its_start(path.parent):
                 return path.parent
         return None
+
+    def _has_tried_its_start(self, run: Path) -> bool:
+        """Also another run of these settings has, if it has to: how often is not among them."""
+        return not self.tries_its_start or (folder_of(run, 0) / ROLLOUTS).exists()
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ def main() -> None:
     made = [(job, make(job, options.output_dir)) for job in plan(options)]
     starts = [run.with_name(f"{run.name}@0") for job, run in made if job.tries_its_start]
     comparison = compare_runs([*(run for _, run in made), *starts])
-    comparison.save(outputs_root(options.output_dir) / "comparison")
+    comparison.save(from_project(options.output_dir) / "comparison")
     update(options.page, "comparison", spell_out(comparison))
     chart = draw(pick(comparison, CHARTED), comparison.confidence)
     (options.page.parent / CHART).write_bytes(chart)
@@ -189,9 +195,9 @@ def simple_controllers() -> str:
     sources = check(PROJECT, [])[1]
     twins = all_twins(each.parsed for each in (*sources.clients, *sources.server))
     closed_loop.can_render()
-    seeds = closed_loop.seeds_of(SIMPLE_EPISODES)
     lines = ["| task | " + " | ".join(closed_loop.SIMPLE) + " |", "|---|---|---|---|"]
     for twin in twins.values():
+        seeds = twin.seeds(SIMPLE_EPISODES)
         rows = [tally(closed_loop.play_simple(twin, who, seeds)) for who in closed_loop.SIMPLE]
         lines.append(f"| {twin.name} | " + " | ".join(map(spell, rows)) + " |")
     return "\n".join(lines)

@@ -31,7 +31,7 @@ def main() -> None:
     print(f"cores: {os.cpu_count()}")
     for twin in choose(options.task):
         start = time.perf_counter()
-        seeds = closed_loop.seeds_of(options.episodes)
+        seeds = twin.seeds(options.episodes)
         rollouts = closed_loop.play_policy(policy, statistics, twin, seeds)
         seconds, frames = time.perf_counter() - start, sum(each.frames for each in rollouts)
         rate = frames / seconds

@@ -11,7 +11,7 @@ from tests.learning.test_normalisation import normalising_by
 from zk0.config import Config, Datasets
 from zk0.controls import Control, run_control
 from zk0.errors import Zk0Error
-from zk0.evaluation.closed_loop import play_policy, seeds_of
+from zk0.evaluation.closed_loop import play_policy
 from zk0.evaluation.twins import twins_of
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.policy import Arrays, build_policy, load_checkpoint
@@ -112,7 +112,7 @@ def test_rollouts_of_the_start_come_with_the_first_others(
     assert order == [(trained, 1), (played, 0), (played, 1), (trained, 2), (played, 2)]
     (twin,) = twins_of(sources.clients[0].parsed)
     base = build_policy(config.model_name, config.seed, torch.device("cpu"))
-    alone = play_policy(base, control.statistics, twin, seeds_of(1))
+    alone = play_policy(base, control.statistics, twin, twin.seeds(1))
     assert load_rollouts(folder_of(run, 0))[0] == alone[0]
     assert load_rollouts(folder_of(run, 2))[0] != alone[0]
     kept = json.loads((controls["second"] / "metrics.jsonl").read_text().splitlines()[-1])["hash"]

@@ -58,7 +58,7 @@ def workplace(
     for name, run in runs.items():
         shutil.copytree(run, app / "outputs" / name, symlinks=True)
     monkeypatch.chdir(app)
-    monkeypatch.setattr("zk0.record.run_folder.PROJECT", app)
+    monkeypatch.setattr("zk0.paths.PROJECT", app)
     monkeypatch.setattr("webbrowser.open", lambda address: address.startswith("file:"))
     monkeypatch.setattr("zk0.sweep.flower.FlowerRunner", lambda *arguments: Written(falling))
     monkeypatch.setenv("HF_TOKEN", "")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from zk0.config import load
+from zk0.evaluation.twins import choose
 from zk0.learning.policy import build_policy
 from zk0.record.checkpoint import save_checkpoint
 from zk0.record.videos import load_facts
@@ -41,7 +43,7 @@ def test_rollout_sets_simple_controllers_beside_the_policy(zk0, checkpoint, tmp_
     assert numbers["expert"][0]["successes"] == 3
     videos = sorted((tmp_path / "videos").glob("*.mp4"))
     assert len(videos) == 2
-    assert load_facts(videos[0]).seed == 1_000_000
+    assert load_facts(videos[0]).seed == choose(["touch"])[0].seeds(1)[0]
 
 
 def test_evaluate_takes_settings_of_the_app_where_there_is_no_run(
@@ -57,6 +59,32 @@ def test_evaluate_takes_settings_of_the_app_where_there_is_no_run(
     assert found["frames"] == 4
     assert found["error.elbow_flex"] > 0
     assert "touch" in out
+
+
+def test_evaluate_reads_a_dataset_as_the_run_did(zk0, checkpoint, datasets, tmp_path: Path):
+    """Of the same frames a second, through the same cameras."""
+    run, numbers = tmp_path / "run", tmp_path / "numbers.json"
+    shutil.copytree(checkpoint, run / "models" / "last")
+    front, wrist = "observation.images.front", "observation.images.wrist"
+
+    def evaluated(fps: int, cameras: dict[str, str]) -> dict:
+        entry = {"slug": "touch", "fps": fps, "cameras": cameras}
+        config = load(PROJECT, {"eval-batches": 0})[0].to_run_config()
+        described = {"config": config, "clients": [entry], "server": []}
+        (run / "config.json").write_text(json.dumps(described))
+        status, _, err = zk0(
+            *("evaluate", str(run / "models" / "last"), "--dataset", f"local:{datasets['touch']}"),
+            *("--json", str(numbers)),
+        )
+        assert status == 0, err
+        return json.loads(numbers.read_text())["touch"]
+
+    plain = evaluated(10, {front: front, wrist: wrist})
+    slow = evaluated(5, {front: front, wrist: wrist})
+    assert slow["frames"] == pytest.approx(plain["frames"] / 2, abs=3)
+    swapped = evaluated(10, {front: wrist, wrist: front})
+    assert swapped["frames"] == plain["frames"]
+    assert swapped["loss"] != pytest.approx(plain["loss"], rel=0.01)
 
 
 @pytest.mark.parametrize(

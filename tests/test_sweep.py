@@ -490,7 +490,8 @@ def test_a_pruned_run_is_stopped_and_its_log_kept(
     assert signal.getsignal(signal.SIGINT) == handler
     assert heard == ["42", "42"]
     first, last = calls.read_text().splitlines()
-    assert first == f"run {PROJECT} local-simulation --stream --run-config seed=1"
+    clients = "--federation-config num-supernodes=4"  # whatever the connection says
+    assert first == f"run {PROJECT} local-simulation --stream {clients} --run-config seed=1"
     assert last == "stop 42 local-simulation"
     kept = log.read_text().splitlines()
     assert {"Successfully started run 42", "round 1"} <= set(kept)

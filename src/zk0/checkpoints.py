@@ -45,10 +45,10 @@ def roll_out_checkpoint(
     closed_loop.require_rendering()
     policy, statistics = load_checkpoint(folder, select_device(config.device), config.precision)
     closed_loop.check_twin(policy)
-    seeds = closed_loop.seeds_of(episodes)
     rows: dict[str, list[Tally]] = {who: [] for who in ("policy", *closed_loop.SIMPLE)}
     with counting(len(twins) * len(rows), "rollouts") as advance:
         for twin in twins:
+            seeds = twin.seeds(episodes)
             films = {seed: closed_loop.Film() for seed in seeds[: filmed if videos else 0]}
             played = closed_loop.play_policy(policy, statistics, twin, seeds, films)
             rows["policy"].append(tally(played))

@@ -26,9 +26,10 @@ from zk0.federation.wire import (
     unpack_assignment,
 )
 from zk0.node import Node
+from zk0.paths import from_project
 from zk0.record import evidence
 from zk0.record.log import ensure_terminal, keeping_lines
-from zk0.record.run_folder import RunFolder, outputs_root
+from zk0.record.run_folder import RunFolder
 
 DATASET = "dataset"  # what a node keeps of its own between messages
 
@@ -54,10 +55,10 @@ def introduce(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Run the local steps from the global arrays."""
     node, task = _open_node(context), unpack_assignment(message)
-    with recorded(context), ends_within(task.timeout):
+    with recorded(context, task.client), ends_within(task.timeout):
         logger.info("round {}: training on {}", task.server_round, node.source.slug)
         variates = open_variates(message.content, context.state)
-        seed = [node.config.seed, _order(context), task.server_round]
+        seed = [node.config.seed, task.client, task.server_round]
         rates = task.learning_rate, task.final_learning_rate
         arrays, result = node.fit(
             unpack_arrays(message.content), task.statistics, rates, task.proximal_mu, seed, variates
@@ -72,10 +73,10 @@ def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global arrays on the held-out episodes, and film some where that is due."""
     node, task = _open_node(context), unpack_assignment(message)
     thorough = node.config.is_thorough(task.server_round)
-    with recorded(context), ends_within(task.timeout):
+    with recorded(context, task.client), ends_within(task.timeout):
         result = node.evaluate(unpack_arrays(message.content), task.statistics, thorough)
         if thorough:
-            who = f"client_{_order(context)}"
+            who = f"client_{task.client}"
             folder = evidence.folder_of(_own_record(context), task.server_round, who)
             node.film(task.statistics, folder, who, task.server_round, result.loss)
     return Message(pack_evaluation(result), reply_to=message)
@@ -93,9 +94,9 @@ def ends_within(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(context: Context) -> Iterator[None]:
+def recorded(context: Context, client: int) -> Iterator[None]:
     """Keep the block's log lines, and what it raises, in the client's own log."""
-    folder = _own_record(context) / "clients" / f"client_{_order(context)}"
+    folder = _own_record(context) / "clients" / f"client_{client}"
     with keeping_lines(folder / "client.log", _load(context).level):
         try:
             yield
@@ -109,7 +110,7 @@ def _own_record(context: Context) -> Path:
     one of the node's, named after Flower's run."""
     output_dir = str(context.run_config["output-dir"])
     found = RunFolder.find(output_dir, context.run_id)
-    return found.path if found else outputs_root(output_dir) / f"flower-run-{context.run_id}"
+    return found.path if found else from_project(output_dir) / f"flower-run-{context.run_id}"
 
 
 def _open_node(context: Context) -> Node:
@@ -180,8 +181,3 @@ def _partition(context: Context, datasets: Datasets) -> Source:
             f"flwr run with --federation-config num-supernodes={len(datasets.clients)}."
         )
     return datasets.clients[int(node["partition-id"])].parsed
-
-
-def _order(context: Context) -> int:
-    """The client's place in the list, so that clients draw different random numbers."""
-    return int(context.node_config.get("partition-id", 0))

@@ -11,6 +11,6 @@ def cannot_write(what: Path | str, error: Exception) -> Zk0Error:
     """What to raise where part of a run cannot be kept: above all, on a full disk."""
     reason = getattr(error, "strerror", None) or error  # safetensors' own errors have none
     return Zk0Error(
-        f"{what} cannot be written: {reason}. Free some space, then go on with --run-config "
-        "\"resume='last'\"."
+        f"{what} cannot be written: {reason}. Free some space; a federated run then goes on with "
+        "--run-config \"resume='last'\"."
     )

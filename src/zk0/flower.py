@@ -14,7 +14,8 @@ from typing import NoReturn, TextIO
 
 from zk0 import connections
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import PROJECT, RunFolder
+from zk0.paths import PROJECT
+from zk0.record.run_folder import RunFolder
 
 # Not resolved: .venv/bin/python is a link, and the commands lie beside the link.
 SCRIPTS = Path(sys.executable).parent
@@ -66,7 +67,7 @@ class Run:
         self.environment = environment
         self.app = app
         self.log = log
-        self.clients = clients  # where their number is not the connection's
+        self.clients = clients  # of a run that is to be started, whatever the connection says
         self.run_id: str | None = None
 
     def follow(self, overrides: list[str], output_dir: str) -> int:

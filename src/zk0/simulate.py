@@ -23,7 +23,7 @@ from zk0.config import Datasets, check
 from zk0.errors import Zk0Error
 from zk0.flower import SCRIPTS, Interrupted, Run, flower_environment, interruptible
 from zk0.live import LiveRun
-from zk0.record.run_folder import PROJECT
+from zk0.paths import PROJECT
 
 STAMP = Path(sys.prefix) / ".zk0-setup"
 
@@ -88,8 +88,7 @@ def simulate(options: Options) -> int:
     connections.ensure_own_superlink(SCRIPTS, installed_at())
     prepare_data(datasets)
     run = LiveRun if Console().is_interactive else Run
-    clients = len(datasets.clients) if config.datasets else None
-    started = run(connection, environment, clients=clients)
+    started = run(connection, environment, clients=len(datasets.clients))
     return started.follow(options.overrides, config.output_dir)
 
 

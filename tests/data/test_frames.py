@@ -125,6 +125,7 @@ def test_fewer_frames_a_second_are_recorded_ones(touch: Frames):
     images = slow.videos.decode(camera, kept[:6])
     assert np.array_equal(images, touch.videos.decode(camera, first[:11])[::2])
     assert slow.fingerprint != touch.fingerprint
+    assert touch.resampled(10) is touch
     with pytest.raises(Zk0Error, match=r"recorded at 10 frames a second.*cannot be taken at 15"):
         touch.resampled(15)
 

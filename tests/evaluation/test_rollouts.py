@@ -25,7 +25,7 @@ from zk0.sim.rendering import available
 from zk0.sim.world import World
 
 NEAR = ["near-touch", "near-picklift", "near-push", "near-pull"]
-SEEDS = list(closed_loop.seeds_of(3))
+SEEDS = list(range(10_000_000, 10_000_003))
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ GLOBAL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(2.5, 
 REFERENCE = pack_arrays(GLOBAL)
 CHANGE = {name: np.ones_like(values) for name, values in GLOBAL.items()}
 RESULT = LocalResult(1.5, 2.0, 1.0, 0.1, 0.2, 7, 0.5)
-TASK = Assignment(3, 1e-3, 1e-3, 0.01, 60.0, STATISTICS)
+TASK = Assignment(0, 3, 1e-3, 1e-3, 0.01, 60.0, STATISTICS)
 # A client's exception as it arrives: through Flower, then Ray, then Flower's simulation engine.
 WRAPPED = """<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'ray::ClientAppActor.run()
   File "ray_actor.py", line 65, in run

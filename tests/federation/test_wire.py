@@ -31,13 +31,14 @@ def message(content: RecordDict) -> Message:
     return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
 
 
-ASSIGNMENT = Assignment(3, 1e-3, 1e-6, 0.01, 60.0, STATISTICS, {"arrays": "00ff"})
+ASSIGNMENT = Assignment(2, 3, 1e-3, 1e-6, 0.01, 60.0, STATISTICS, {"arrays": "00ff"})
 
 
 def test_assignment_arrives_as_it_was_sent():
     sent = pack_assignment(ASSIGNMENT)
     task = unpack_assignment(message(RecordDict({CONFIG: sent})))
-    assert (task.server_round, task.learning_rate, task.proximal_mu) == (3, 1e-3, 0.01)
+    assert (task.client, task.server_round) == (2, 3)
+    assert (task.learning_rate, task.proximal_mu) == (1e-3, 0.01)
     assert (task.final_learning_rate, task.timeout) == (1e-6, 60.0)
     assert sent["arrays.sha256"] == "00ff"
     np.testing.assert_array_equal(task.statistics[ACTION].variance, MOMENTS.variance)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import PROJECT, RunFolder, describe_software, flatten, outputs_root
+from zk0.paths import PROJECT, from_project
+from zk0.record.run_folder import RunFolder, describe_software, flatten
 
 NOON = datetime(2030, 1, 2, 12, 0, 0)
 
@@ -20,8 +21,8 @@ def test_relative_output_dir_counts_from_the_project_not_from_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert outputs_root("outputs") == PROJECT / "outputs"
-    assert outputs_root(str(tmp_path / "mine")) == tmp_path / "mine"
+    assert from_project("outputs") == PROJECT / "outputs"
+    assert from_project(str(tmp_path / "mine")) == tmp_path / "mine"
 
 
 def test_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path):

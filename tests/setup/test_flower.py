@@ -6,7 +6,8 @@ import pytest
 
 from zk0 import flower
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import PROJECT, RunFolder
+from zk0.paths import PROJECT
+from zk0.record.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from zk0.errors import Zk0Error
 
 if TYPE_CHECKING:
     from zk0.config import Config
+    from zk0.data.sources import Source
     from zk0.evaluation.policy_loss import PolicyLoss
     from zk0.evaluation.tally import Tally
 
@@ -37,13 +38,15 @@ def evaluate(
     """Policy loss and action error of a checkpoint, as its run measured them.
 
     Settings (eval-batches, batch-size, ...) are those of the run that the checkpoint lies in, else
-    those of pyproject.toml in the current folder.
+    those of pyproject.toml in the current folder. A dataset of the run's is read as the run did:
+    the same cameras, the same frames a second.
     """
     from zk0.checkpoints import evaluate_checkpoint
     from zk0.data.sources import Source
 
-    config = _config_of(checkpoint, run_config or [])
-    sources = [Source.parse(text) for text in dataset]
+    run = _run_of(checkpoint)
+    config = _config_of(run, run_config or [])
+    sources = [_as_in(run, Source.parse(text)) for text in dataset]
     results = evaluate_checkpoint(checkpoint, sources, held_out, config)
     Console().print(_loss_table(results))
     _write(json_file, {slug: result.to_json() for slug, result in results.items()})
@@ -66,28 +69,38 @@ def rollout(
     from zk0.evaluation.twins import choose
 
     twins = choose(task or [])
-    config = _config_of(checkpoint, run_config or [])
+    config = _config_of(_run_of(checkpoint), run_config or [])
     table = roll_out_checkpoint(checkpoint, twins, episodes, config, videos, filmed)
     Console().print(_tally_table(table))
     _write(json_file, {who: [each.to_json() for each in rows] for who, rows in table.items()})
 
 
-def _config_of(checkpoint: Path, overrides: Sequence[str]) -> "Config":
-    """The configuration of the checkpoint's run; of the app in the current folder where it has
-    none."""
-    from zk0.config import load, parse_config, parse_overrides
-
+def _run_of(checkpoint: Path) -> dict[str, Any] | None:
+    """The record of the run that the checkpoint lies in, if it lies in one."""
     if not checkpoint.is_dir():
         raise Zk0Error(f"{checkpoint} is not a folder: name a checkpoint, such as RUN/models/last.")
-    described = checkpoint.resolve().parents[1] / "config.json"
+    from zk0.record.run_folder import RunFolder
+
+    folder = checkpoint.resolve().parents[1]
+    return RunFolder(folder).read("config.json") if (folder / "config.json").is_file() else None
+
+
+def _config_of(run: dict[str, Any] | None, overrides: Sequence[str]) -> "Config":
+    """The run's configuration; that of the app in the current folder where there is none."""
+    from zk0.config import load, parse_config, parse_overrides
+
     changes = parse_overrides(overrides)
-    if not described.is_file():
-        return load(Path(), changes)[0]
-    try:
-        kept = json.loads(described.read_text())["config"]
-    except (OSError, ValueError, KeyError) as error:
-        raise Zk0Error(f"{described} cannot be read: {error}.") from error
-    return parse_config({**kept, **changes})
+    return load(Path(), changes)[0] if run is None else parse_config({**run["config"], **changes})
+
+
+def _as_in(run: dict[str, Any] | None, source: "Source") -> "Source":
+    """The dataset as the run read it, if it did."""
+    read = [*run["clients"], *run["server"]] if run else []
+    for entry in read:
+        if entry["slug"] == source.slug:
+            cameras = {recorded: slot for slot, recorded in entry["cameras"].items()}
+            return source.read_as("", cameras, entry["fps"])
+    return source
 
 
 def _loss_table(results: "dict[str, PolicyLoss]") -> Table:

@@ -44,11 +44,11 @@ def runs(
     from datetime import datetime
     from json import dumps
 
-    from zk0.record.run_folder import outputs_root
+    from zk0.paths import from_project
     from zk0.watching.find import find_runs
     from zk0.watching.overview import rows, table
 
-    root = outputs_root(output_dir)
+    root = from_project(output_dir)
     found = rows(root, find_runs(root), datetime.now().astimezone())
     if json:
         print(dumps([row.to_json() for row in found], indent=1))

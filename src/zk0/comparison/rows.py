@@ -7,7 +7,7 @@ from typing import Any
 from zk0.comparison.findings import Finding, find
 from zk0.comparison.groups import Group
 from zk0.comparison.metrics import Family, family_of
-from zk0.evaluation.intervals import Interval, mean_interval, rate_interval
+from zk0.evaluation.intervals import Interval, distinct, mean_interval, rate_interval
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def estimate(group: Group, metric: str, confidence: float) -> Estimate:
         case "plain":
             return Estimate(Interval(float(values.mean())), by_seed)
         case "rate":
-            count = round(values.sum()), values.size
+            told = distinct(values)
+            count = round(told.sum()), told.size
             found = rate_interval(values, confidence, group.strata(metric))
             return Estimate(found, by_seed, count)
         case "mean":

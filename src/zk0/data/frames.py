@@ -237,7 +237,8 @@ class Frames:
         return replace(self, videos=replace(self.videos, cameras=dict(cameras)))
 
     def resampled(self, fps: int) -> "Frames":
-        """Of the whole dataset the frames nearest to `fps` a second, by their timestamps.
+        """Of the whole dataset the frames nearest to `fps` a second, by their timestamps; all where
+        that is what was recorded.
 
         Raises `Zk0Error` where it has fewer: frames that nobody recorded are not made up.
         """
@@ -246,6 +247,8 @@ class Frames:
                 f"{self.slug} was recorded at {self.fps} frames a second: it cannot be taken at "
                 f"{fps}. Take all datasets at {self.fps} or fewer."
             )
+        if fps == self.fps:
+            return self
         rows = _nearest(self.videos.timestamps, self.episodes, fps)
         episodes, timestamps = self.episodes[rows], self.videos.timestamps[rows]
         return replace(

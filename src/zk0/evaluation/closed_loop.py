@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # `zk0.sim.world` imports MuJoCo, which reads MUJOCO_GL as it is imported: `can_render` comes first.
 
-FIRST_SEED = 1_000_000  # of rollouts: no demonstration has it
 TOGETHER = 50  # episodes: bounds the memory of their images
 SIMPLE = ("hold", "random", "expert")
 CAMERAS = {"observation.images.front", "observation.images.wrist"}
@@ -50,10 +49,6 @@ def require_rendering() -> None:
     choice = opengl.configure()
     if choice.backend is None:
         raise Zk0Error(f"the simulator's cameras need OpenGL: {choice.message}")
-
-
-def seeds_of(episodes: int) -> range:
-    return range(FIRST_SEED, FIRST_SEED + episodes)
 
 
 def check_twin(policy: SmolVLAPolicy) -> None:

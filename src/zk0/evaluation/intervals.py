@@ -163,8 +163,15 @@ def _stretch_seeds(count: int, confidence: float) -> float:
     return sqrt(count / (count - 1)) * t / float(ndtri(q))
 
 
+def distinct(rollouts: Floats) -> Floats:
+    """Values (seeds, rollouts), or one row of them where all seeds have the same: those of a policy
+    that does not depend on the seed are the same rollouts, and known once."""
+    return rollouts[:1] if (rollouts == rollouts[0]).all() else rollouts
+
+
 def _pooled(rollouts: Floats, confidence: float) -> tuple[float, float]:
-    return wilson(round(rollouts.sum()), rollouts.size, confidence)
+    told = distinct(rollouts)
+    return wilson(round(told.sum()), told.size, confidence)
 
 
 def _hull(one: Interval, other: Interval) -> Interval:

@@ -117,9 +117,9 @@ class ServerEvaluation:
 
     def _play(self, server_round: int) -> list[Rollout]:
         policy, rollouts = self.unseen.policy, []
-        seeds = closed_loop.seeds_of(self.config.rollout_episodes)
         folder = folder_of(self.history.folder.path, server_round)
         for twin in self.twins.values():
+            seeds = twin.seeds(self.config.rollout_episodes)
             films = {seed: closed_loop.Film() for seed in seeds[: self.config.rollout_videos]}
             played = closed_loop.play_policy(policy, self.statistics, twin, seeds, films)
             loss = self.history.server_losses.get(twin.dataset, {}).get(server_round)

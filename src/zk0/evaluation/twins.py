@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from loguru import logger
 
@@ -25,6 +26,15 @@ class Twin:
     scene: Scene
     fps: int
     image_size: int
+
+    def seeds(self, episodes: int) -> range:
+        """Of its rollouts. No demonstration has them, and no other task: its scenes are its own, so
+        that rollouts of several tasks tell as much as they are many."""
+        return range(first := _first_seed(self.name), first + episodes)
+
+
+def _first_seed(name: str) -> int:
+    return 10_000_000 + 10_000 * (crc32(name.encode()) % 9_000)
 
 
 def twins_of(source: Source) -> list[Twin]:

@@ -18,5 +18,6 @@ def check_code(app_folder: Path) -> None:
         if not own.is_file() or own.read_bytes() != submitted.read_bytes():
             raise Zk0Error(
                 f"this SuperLink runs zk0 from {installed}, and its {own.name} is not the one "
-                "submitted. End it (pkill -f flower-superlink) and start the run again."
+                "submitted. ./train-fl-simulation.sh names its process: end it, then start the run "
+                "again."
             )

@@ -271,6 +271,7 @@ class Rounds:
         for client in chosen:
             rate = plan.learning_rate_of(client.number)
             assignment = Assignment(
+                client=client.number,
                 server_round=number,
                 learning_rate=rate,
                 final_learning_rate=self.config.eta_min if cosine else rate,

@@ -85,6 +85,7 @@ class Introduction:
 class Assignment:
     """What the server asks of a client in a round, beside the global arrays."""
 
+    client: int  # its number in the server's record
     server_round: int
     learning_rate: float
     final_learning_rate: float
@@ -140,6 +141,7 @@ def _unpack_recording(record: ConfigRecord) -> Recording:
 def pack_assignment(assignment: Assignment) -> ConfigRecord:
     return ConfigRecord(
         {
+            "client": assignment.client,
             "server-round": assignment.server_round,
             "learning-rate": assignment.learning_rate,
             "final-learning-rate": assignment.final_learning_rate,
@@ -154,6 +156,7 @@ def pack_assignment(assignment: Assignment) -> ConfigRecord:
 def unpack_assignment(message: Message) -> Assignment:
     record = _config(message)
     return Assignment(
+        client=_integer(record["client"]),
         server_round=_integer(record["server-round"]),
         learning_rate=_positive(record, "learning-rate"),
         final_learning_rate=_positive(record, "final-learning-rate"),

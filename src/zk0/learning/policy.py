@@ -27,6 +27,7 @@ from zk0.learning.base import base_weights
 from zk0.learning.device import Precision, device_of, set_precision
 from zk0.learning.integrity import hash_arrays
 from zk0.learning.normalisation import check_statistics, to_lerobot
+from zk0.paths import from_project
 
 EMBEDDED, EMBEDDED_RANDOM = "embedded", "embedded-random"
 EMBEDDED_CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -92,10 +93,11 @@ def _embedded(backbone: Path, seed: int, learning_rate: float) -> SmolVLAPolicy:
 
 
 def _pretrained(model_name: str) -> SmolVLAPolicy:
-    if model_name.startswith((".", "/", "~")) and not Path(model_name).expanduser().is_dir():
+    folder = from_project(model_name)
+    if model_name.startswith((".", "/", "~")) and not folder.is_dir():
         raise Zk0Error(f'model-name = "{model_name}" is not a folder.')
     try:
-        policy = _open(Path(model_name).expanduser())
+        policy = _open(folder if folder.is_dir() else Path(model_name))
     except (OSError, RuntimeError, ValueError) as error:  # not there, other weights, other policy
         reason = str(error).strip().splitlines()[0]
         raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
@@ -209,7 +211,7 @@ def load_trainable(policy: SmolVLAPolicy, source: str) -> dict[str, torch.Tensor
     Raises `Zk0Error` where the checkpoint is not there, is another policy's, or its frozen part is
     not the policy's own, for which the weights would mean nothing.
     """
-    path = Path(source).expanduser() / WEIGHTS
+    path = from_project(source) / WEIGHTS
     try:
         arrays = load_file(path if path.is_file() else hf_hub_download(source, WEIGHTS))
     except (OSError, ValueError, SafetensorError) as error:

@@ -71,7 +71,7 @@ def plan(parent: Path, samples: int, extent: Extent = BASE) -> list[Shard]:
 
 def fingerprint(extent: Extent = BASE) -> str:
     """SHA-256 of all that the samples follow from, beside their number: 64 hexadecimal digits."""
-    wanted = [asdict(scene) for share in SHARES for scene in scenes(share)]
+    wanted = [[asdict(share), *map(asdict, scenes(share))] for share in SHARES]
     taken = [asdict(place) for place in taken_places()]
     extents = [EVERY, extent.chunk, extent.size]
     content = [GENERATION, wanted, taken, *extents, FIRST_SEED, _STRIDE, _PARTS]

@@ -1,4 +1,5 @@
-"""What the base policy learns from: tasks, colours and places that no embedded dataset has."""
+"""What the base policy learns from: tasks and colours that no embedded dataset has, beginning in
+places where none of theirs begins."""
 
 from dataclasses import dataclass
 

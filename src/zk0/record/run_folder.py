@@ -12,19 +12,9 @@ from typing import Any, Self
 
 from zk0.errors import Zk0Error, cannot_write
 from zk0.files import write_whole
+from zk0.paths import PROJECT, from_project
 
-PROJECT = Path(__file__).resolve().parents[3]
 LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")
-
-
-def outputs_root(output_dir: str) -> Path:
-    """The parent of the run folders.
-
-    A relative `output_dir` counts from the project's folder, whatever the current directory: a
-    local SuperLink keeps the one it was first started in.
-    """
-    project = PROJECT if (PROJECT / "pyproject.toml").is_file() else Path.home()
-    return project / Path(output_dir).expanduser()
 
 
 class RunFolder:
@@ -36,7 +26,7 @@ class RunFolder:
     @classmethod
     def create(cls, output_dir: str, now: datetime | None = None) -> Self:
         """Make a new folder named after the time; raises `Zk0Error` where it cannot be written."""
-        root = outputs_root(output_dir)
+        root = from_project(output_dir)
         name = (now or datetime.now()).strftime("%Y-%m-%d_%H-%M-%S")
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -55,12 +45,12 @@ class RunFolder:
         """The folder `which`, or the newest one with a state where it is "last"; raises `Zk0Error`
         where there is none."""
         if which == "last":
-            kept = sorted(outputs_root(output_dir).glob("*/state/round_*/state.json"))
+            kept = sorted(from_project(output_dir).glob("*/state/round_*/state.json"))
             if not kept:
-                raise Zk0Error(f'resume = "last": no run in {outputs_root(output_dir)} can go on.')
+                raise Zk0Error(f'resume = "last": no run in {from_project(output_dir)} can go on.')
             return cls(kept[-1].parents[2])
-        path = outputs_root(output_dir) / which
-        found = path if path.is_dir() else Path(which).expanduser()
+        path = from_project(output_dir) / which
+        found = path if path.is_dir() else from_project(which)
         if not (found / "state").is_dir():
             raise Zk0Error(f'resume = "{which}" is no folder of a run that can go on.')
         return cls(found)
@@ -68,7 +58,7 @@ class RunFolder:
     @classmethod
     def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
         """The folder of the given Flower run, newest first; None where there is none."""
-        for path in sorted(outputs_root(output_dir).glob("*/config.json"), reverse=True):
+        for path in sorted(from_project(output_dir).glob("*/config.json"), reverse=True):
             with suppress(OSError, ValueError, KeyError):  # another run's, being written or removed
                 if json.loads(path.read_text())["flower_run_id"] == str(flower_run_id):
                     return cls(path.parent)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from zk0.config import read_pyproject
 from zk0.evaluation.intervals import wilson
-from zk0.record.run_folder import PROJECT
+from zk0.paths import PROJECT
 from zk0.record.verdict import verdict
 from zk0.report.reading import Record, Round
 from zk0.watching.forms import size

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 
 from zk0.config import HOUSEKEEPING, Config, Datasets, check, load, parse_config
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import outputs_root
+from zk0.paths import from_project
 
 Number = int | float
 Scalar = bool | int | float | str
@@ -107,7 +107,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        return outputs_root(self.base.output_dir) / "sweeps" / self.file.name
+        return from_project(self.base.output_dir) / "sweeps" / self.file.name
 
     def config(self, values: Mapping[str, Scalar]) -> Config:
         """A trial's configuration; raises `Zk0Error` where the values do not go together."""

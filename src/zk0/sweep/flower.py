@@ -19,12 +19,13 @@ class FlowerRunner:
         self.environment = flower_environment()
         self.app = app.resolve()
         self.connection = simulate.choose_connection(federation)
+        self.clients = len(datasets.clients)
         simulate.prepare_data(datasets)
 
     def __call__(self, run_config: str, output_dir: str, log: Path, watch: Watch) -> None:
         connections.ensure_own_superlink(SCRIPTS, simulate.installed_at())
         with log.open("a") as file, interruptible():
-            run = WatchedRun(self.connection, self.environment, self.app, file, watch)
+            run = WatchedRun(self.connection, self.environment, self.app, file, watch, self.clients)
             try:
                 run.follow([run_config], output_dir)
             except Zk0Error as error:
@@ -50,8 +51,9 @@ class WatchedRun(Run):
         app: Path,
         log: TextIO,
         watch: Watch,
+        clients: int,
     ) -> None:
-        super().__init__(connection, environment, app, log)
+        super().__init__(connection, environment, app, log, clients)
         self.watch: Watch | None = watch
 
     def hear(self, line: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import outputs_root
+from zk0.paths import from_project
 from zk0.watching.about import CONFIG
 from zk0.watching.follow import EVENTS
 
@@ -29,7 +29,7 @@ def find_runs(root: Path) -> list[Path]:
 def choose_run(output_dir: str, run: str | None) -> Path:
     """The folder `run`, or the one of that name below `output_dir`; without a name the one that was
     begun, or resumed, last. Raises `Zk0Error` where there is none."""
-    root = outputs_root(output_dir)
+    root = from_project(output_dir)
     if run is not None:
         return _named(root, run)
     runs = find_runs(root) if root.is_dir() else []
