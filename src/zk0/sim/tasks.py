@@ -76,9 +76,7 @@ EXTRA_COLOURS = {  # beside those that so101-nexus knows
     "gold": [0.85, 0.65, 0.1, 1.0],
     "maroon": [0.5, 0.0, 0.1, 1.0],
 }
-_TOUCHING = (
-    0.01  # metres from the circle around the object; at 3 cm, arms that move at random succeed
-)
+_TOUCHING = 0.01  # metres from the circle around an object; at 3 cm, random arms succeed
 ABOVE = 0.07  # metres over the table that a hand hovers
 LOW, BESIDE = 0.015, 0.045  # metres over it, and from an object's centre, of a hand beside
 MOVED, SHOVE = 0.03, 0.06  # metres: what counts as pushed or pulled, and what experts do
