@@ -168,6 +168,12 @@ def test_policy_that_normalises_by_quantiles(sources: Datasets, tmp_path: Path):
             assert kept[feature].order[name] == pytest.approx(values, rel=1e-6)
 
 
+def test_nobody_is_told_that_a_baseline_went_on(sources: Datasets, tmp_path: Path):
+    with pytest.raises(Zk0Error, match="resume is for federated runs"):
+        run_control("local", configured(tmp_path, resume="last"), sources, QUIET, [[0]])
+    assert not any(tmp_path.iterdir())
+
+
 def test_dataset_that_does_not_fit_is_refused_before_anything_is_written(
     sources: Datasets, tmp_path: Path
 ):

@@ -15,6 +15,7 @@ from loguru import logger
 from zk0.config import Config, Datasets, Logging
 from zk0.data.statistics import Statistics, pool_statistics
 from zk0.description import Kind, describe_run, steps_in_round
+from zk0.errors import Zk0Error
 from zk0.evaluation.server import ServerEvaluation
 from zk0.evaluation.unseen import Unseen
 from zk0.federation.compatibility import refuse_incompatible
@@ -51,7 +52,10 @@ def run_control(
     levels: Logging,
     groups: Sequence[Sequence[int]],
 ) -> None:
-    """A run, in a folder of its own, for each of `groups`, which are numbers of clients."""
+    """A run, in a folder of its own, for each of `groups`, which are numbers of clients. Raises
+    `Zk0Error` where one should go on that was stopped: no state of theirs is kept."""
+    if config.resume:
+        raise Zk0Error("resume is for federated runs: a baseline keeps no state; begin it anew.")
     start = starting_arrays(config)
     for trained_on in groups:
         folder = RunFolder.create(config.output_dir)
