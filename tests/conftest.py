@@ -1,5 +1,6 @@
 """Small real things that many tests share: datasets from the simulator, a policy, a federation."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,8 @@ import pytest
 from zk0.sim import opengl
 
 opengl.configure()  # before any test imports MuJoCo
+if "PYTEST_XDIST_WORKER" in os.environ:  # others want the other cores; before PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PROJECT = Path(__file__).resolve().parents[1]
 EPISODES = 3
