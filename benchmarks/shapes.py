@@ -22,9 +22,8 @@ from typing import Any
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from rich.console import Console
-from rich.table import Table
 
+from zk0.comparison.tables import to_markdown
 from zk0.evaluation.closed_loop import require_rendering
 from zk0.files import write_whole
 from zk0.learning.backbone import TINY, Shape, write_backbone
@@ -91,7 +90,7 @@ def main() -> None:
     jobs = [(name, options.folder, _cores() // options.at_once) for name in options.shape]
     with get_context("spawn").Pool(options.at_once, maxtasksperchild=1) as pool:
         found = dict(pool.imap(_measure, jobs, chunksize=1))
-    Console().print(_tabulate(found, _costs(options.shape, options.folder)))
+    print(to_markdown(_tabulate(found, _costs(options.shape, options.folder))))
 
 
 def _plan(folder: Path, extent: samples.Extent) -> list[samples.Shard]:
@@ -171,16 +170,16 @@ def _time_step(pretraining: Pretraining) -> float:
     return time.perf_counter() - start
 
 
-def _tabulate(found: dict[str, dict[str, Any]], costs: dict[str, float]) -> Table:
+def _tabulate(found: dict[str, dict[str, Any]], costs: dict[str, float]) -> list[list[str]]:
     tasks = list(next(iter(found.values()))["success"])
     errors = ("place_cm", "heard_cm", "policy_loss")
-    table = Table("shape", "parameters", "step", *tasks, *errors)
+    rows = [["shape", "parameters", "seconds a step", *tasks, *errors]]
     for name, each in found.items():
         successes = [f"{each['success'][task]['successes']}" for task in tasks]
         losses = [f"{each['held_out'][error]:.3f}" for error in errors]
         parameters = f"{each['parameters'] / 1e6:.1f} M"
-        table.add_row(name, parameters, f"{costs[name]:.2f} s", *successes, *losses)
-    return table
+        rows.append([name, parameters, f"{costs[name]:.2f}", *successes, *losses])
+    return rows
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_a_full_disk_ends_the_run_with_one_line_that_says_what_to_do(
     told = [line for line in disk_full.splitlines() if " ERROR " in line]
     assert len(told) == 1
     assert "state/round_2 cannot be written: No space left on device. Free some space" in told[0]
-    assert """go on with --run-config "resume='last'\"""" in told[0]
+    assert """goes on with --run-config "resume='last'\"""" in told[0]
     assert not list(federation.outputs.rglob("*.partial"))
 
 
