@@ -128,6 +128,19 @@ def test_one_seeds_rate_is_wilsons():
     assert rate_interval([[1, 0, 0, 1, 0]], 0.9) == Interval(0.4, *wilson(2, 5, 0.9))
 
 
+def test_the_same_rollouts_for_every_seed_count_once():
+    """Of a policy that the seed does not change: twenty scenes are known, not a hundred."""
+    once = np.array([[1.0] * 3 + [0.0] * 17])
+    every = rate_interval(np.repeat(once, 5, 0), 0.95)
+    low, high = wilson(3, 20, 0.95)
+    assert every.estimate == 0.15
+    assert every.low is not None
+    assert every.low <= low
+    assert every.high is not None
+    assert every.high >= high
+    assert rate_interval(np.zeros((5, 20)), 0.95).high == wilson(0, 20, 0.95)[1]
+
+
 def test_all_against_nothing_is_a_difference_of_rates():
     assert rate_difference([[1] * 5], [[0] * 5], 0.95).sign == 1
     assert rate_difference([[1]], [[0]], 0.95).sign == 0

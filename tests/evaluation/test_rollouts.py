@@ -17,6 +17,7 @@ from zk0.evaluation.rollouts import TIME_LIMIT_S, roll_out
 from zk0.evaluation.tally import by_task, tally
 from zk0.evaluation.twins import Twin, all_twins, choose, twins_of
 from zk0.learning.policy import make_processors
+from zk0.pretraining import samples
 from zk0.record.evidence import Rollout, load_rollouts, save_rollouts
 from zk0.record.videos import load_facts
 from zk0.sim import manifest
@@ -177,6 +178,15 @@ def test_copies_that_an_older_zk0_made_have_no_twin(datasets: dict[str, Path], t
     assert twins_of(Source("local", str(tmp_path))) == []
     (tmp_path / manifest.NAME).write_text(json.dumps(content))
     assert [twin.name for twin in twins_of(Source("local", str(tmp_path)))] == [tmp_path.name]
+
+
+def test_no_two_tasks_share_a_scene_and_none_is_a_demonstration_s():
+    longest = 10_000  # episodes of `zk0 rollout`
+    ranges = [twin.seeds(longest) for twin in choose([])]
+    assert len({seed for seeds in ranges for seed in seeds}) == longest * len(ranges)
+    demonstrations = max(entry.seed for entry in RECIPES.values()) + 10 * 30
+    assert min(seeds[0] for seeds in ranges) > demonstrations
+    assert max(seeds[-1] for seeds in ranges) < samples.FIRST_SEED
 
 
 def test_real_data_have_no_twin(tmp_path: Path):

@@ -77,12 +77,17 @@ def rollout(
 
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:
     """The record of the run that the checkpoint lies in, if it lies in one."""
-    if not checkpoint.is_dir():
-        raise Zk0Error(f"{checkpoint} is not a folder: name a checkpoint, such as RUN/models/last.")
     from zk0.record.run_folder import RunFolder
 
+    if not checkpoint.is_dir():
+        raise Zk0Error(f"{checkpoint} is not a folder: name a checkpoint, such as RUN/models/last.")
     folder = checkpoint.resolve().parents[1]
-    return RunFolder(folder).read("config.json") if (folder / "config.json").is_file() else None
+    if not (folder / "config.json").is_file():
+        return None
+    run = RunFolder(folder).read("config.json")
+    if missing := {"config", "clients", "server"} - set(run):
+        raise Zk0Error(f"{folder / 'config.json'} is no run's: it has no {min(missing)}.")
+    return dict(run)
 
 
 def _config_of(run: dict[str, Any] | None, overrides: Sequence[str]) -> "Config":
