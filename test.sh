@@ -18,7 +18,7 @@ check() {
 check ruff check .
 check ruff format --check .
 check mypy
-check pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
+check pytest "$@"
 
 if ((${#failed[@]})); then
   printf 'error: failed: %s\n' "$(IFS=, && echo "${failed[*]}")" >&2
