@@ -87,7 +87,8 @@ def main() -> None:
     require_rendering()
     for pixels in {VARIANTS[name].pixels for name in options.shape}:
         samples.make(_plan(options.folder, samples.Extent(pixels, LONGEST)), _cores())
-    jobs = [(name, options.folder, _cores() // options.at_once) for name in options.shape]
+    threads = max(1, _cores() // options.at_once)
+    jobs = [(name, options.folder, threads) for name in options.shape]
     with get_context("spawn").Pool(options.at_once, maxtasksperchild=1) as pool:
         found = dict(pool.imap(_measure, jobs, chunksize=1))
     print(to_markdown(_tabulate(found, _costs(options.shape, options.folder))))

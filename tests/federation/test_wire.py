@@ -44,6 +44,13 @@ def test_assignment_arrives_as_it_was_sent():
     np.testing.assert_array_equal(task.statistics[ACTION].variance, MOMENTS.variance)
 
 
+def test_a_client_s_number_is_no_negative_one():
+    sent = pack_assignment(ASSIGNMENT)
+    sent["client"] = -1
+    with pytest.raises(Zk0Error, match="0 or more was expected in a message, not -1"):
+        unpack_assignment(message(RecordDict({CONFIG: sent})))
+
+
 def test_introduction_arrives_as_it_was_sent():
     digest = "0123456789abcdef" * 4
     sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, (digest,), digest[::-1])

@@ -156,7 +156,7 @@ def pack_assignment(assignment: Assignment) -> ConfigRecord:
 def unpack_assignment(message: Message) -> Assignment:
     record = _config(message)
     return Assignment(
-        client=_integer(record["client"]),
+        client=_natural(record["client"]),
         server_round=_integer(record["server-round"]),
         learning_rate=_positive(record, "learning-rate"),
         final_learning_rate=_positive(record, "final-learning-rate"),
@@ -333,6 +333,13 @@ def _integer(value: object) -> int:
     if not isinstance(value, int):
         raise Zk0Error(f"a whole number was expected in a message, not {value!r}.")
     return value
+
+
+def _natural(value: object) -> int:
+    """Of what folders and random streams are named after."""
+    if (number := _integer(value)) < 0:
+        raise Zk0Error(f"a whole number of 0 or more was expected in a message, not {number}.")
+    return number
 
 
 def _positive(record: ConfigRecord, key: str) -> float:
