@@ -27,6 +27,18 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture
+def loaded_app(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As Flower loads an app: unpacked below its home, on sys.path behind what Ray put there."""
+    home = tmp_path_factory.mktemp("flower-home")
+    monkeypatch.setenv("FLWR_HOME", str(home))
+    app = home / "apps" / "zk0.zk0.0.1.0.abc"
+    app.mkdir(parents=True)
+    (app / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text())
+    monkeypatch.syspath_prepend(app)
+    monkeypatch.syspath_prepend(home)
+
+
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Four LeRobotDatasets of a few simulated episodes each, by name."""

@@ -1,26 +1,14 @@
 """Which dataset a client takes: its own in a deployment, its partition's in a simulation."""
 
-from pathlib import Path
-
 import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 
-from tests.conftest import PROJECT
 from zk0 import client_app
 from zk0.config import load
 from zk0.data.sources import Source
 from zk0.errors import Zk0Error
 
-
-@pytest.fixture(autouse=True)
-def loaded_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As Flower loads an app: unpacked below its home, on sys.path behind what Ray put there."""
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
-    app = tmp_path / "apps" / "zk0.zk0.0.1.0.abc"
-    app.mkdir(parents=True)
-    (app / "pyproject.toml").write_text((PROJECT / "pyproject.toml").read_text())
-    monkeypatch.syspath_prepend(app)
-    monkeypatch.syspath_prepend(tmp_path)
+pytestmark = pytest.mark.usefixtures("loaded_app")
 
 
 def context(**node_config: object) -> Context:

@@ -101,6 +101,16 @@ def test_same_folder_by_two_spellings_is_the_same_dataset(tmp_path: Path):
         parse_datasets(entries)
 
 
+@pytest.mark.parametrize("folders", [("/alice/arm", "/bob/arm"), ("/alice/composite",)])
+def test_what_the_server_evaluates_on_has_names_of_its_own(folders: tuple[str, ...]):
+    """Else one's losses would take the place of another's in the record."""
+    server = [{"source": f"local:{folder}"} for folder in folders]
+    with pytest.raises(Zk0Error, match=rf"local:{folders[-1]}.*rename its folder"):
+        parse_datasets({"clients": [{"source": "sim:touch"}], "server": server})
+    clients = [{"source": "local:/alice/arm"}, {"source": "local:/bob/arm"}]
+    parse_datasets({"clients": clients, "server": [{"source": "local:/carol/arm"}]})
+
+
 def test_parts_of_a_dataset_may_be_different_clients():
     entries = {
         "clients": [

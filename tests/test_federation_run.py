@@ -137,6 +137,7 @@ CLIENT = {
     "slug": {"type": "string"},
     "description": {"type": "string"},
     "fingerprint": SHA256,
+    "hub": {"const": ""},
     "training_episodes": COUNT,
     "training_frames": COUNT,
     **RECORDING,

@@ -203,6 +203,20 @@ class Datasets(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _no_server_name_twice(self) -> Self:
+        """Losses are recorded by these names, beside their mean, the "composite"."""
+        seen = {"composite"}
+        for dataset in self.server:
+            slug = dataset.parsed.slug
+            if slug in seen:
+                raise Zk0Error(
+                    f"[tool.zk0.datasets] evaluates on {dataset.source}, whose losses would be "
+                    f"recorded as '{slug}', a name that is taken: rename its folder."
+                )
+            seen.add(slug)
+        return self
+
 
 def parse_config(values: Mapping[str, Any]) -> Config:
     """The run-config as a `Config`; raises `Zk0Error` naming a wrong key, its value and range."""

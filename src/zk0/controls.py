@@ -115,8 +115,10 @@ class Control:
     @cached_property
     def clients(self) -> list[Client]:
         said = (
-            Introduction.of(node.frames, node.training_frames, node.statistics, node.backbone)
-            for node in self.nodes
+            Introduction.of(
+                node.frames, node.training_frames, node.statistics, node.backbone, partition
+            )
+            for partition, node in enumerate(self.nodes)
         )
         return [Client(number, 0, introduction) for number, introduction in enumerate(said)]
 

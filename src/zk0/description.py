@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from zk0.config import Config, Datasets
+from zk0.config import Config, Dataset, Datasets
 from zk0.data.frames import Frames
 from zk0.data.statistics import Statistics
 from zk0.evaluation.policy_loss import NOISE_SEED
@@ -48,20 +48,26 @@ def describe_run(
 
 
 def _describe_clients(datasets: Datasets, clients: Sequence[Client]) -> list[dict[str, Any]]:
-    about = {dataset.parsed.slug: dataset.description for dataset in datasets.clients}
+    listed = [_find_dataset(datasets, client.introduction.partition) for client in clients]
     return [
         {
             "client": client.number,
             "node_id": str(client.node_id),
             "slug": client.slug,
-            "description": about.get(client.slug, ""),
+            "description": dataset.description if dataset else "",
+            "hub": dataset.parsed.name if dataset and dataset.parsed.kind == "hf" else "",
             "fingerprint": client.introduction.fingerprint,
             "training_episodes": client.introduction.episodes,
             "training_frames": client.frames,
             **client.introduction.recording.to_json(),
         }
-        for client in clients
+        for client, dataset in zip(clients, listed, strict=True)
     ]
+
+
+def _find_dataset(datasets: Datasets, partition: int) -> Dataset | None:
+    """A simulated client's; of a deployed node's no more is known than what it says itself."""
+    return datasets.clients[partition] if 0 <= partition < len(datasets.clients) else None
 
 
 def _describe_unseen(datasets: Datasets, unseen: Mapping[str, Frames]) -> list[dict[str, Any]]:

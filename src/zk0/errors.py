@@ -7,6 +7,11 @@ class Zk0Error(Exception):
     """Something the user can put right; the message is one line: what, where, how to fix it."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def cannot_write(what: Path | str, error: Exception) -> Zk0Error:
     """What to raise where part of a run cannot be kept: above all, on a full disk."""
     reason = getattr(error, "strerror", None) or error  # safetensors' own errors have none

@@ -14,7 +14,7 @@ def reserve(path: Path, size: int) -> None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Replace `path` in one step, its folder made where need be; on OSError all is as it was."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may write it as well
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -70,8 +70,8 @@ class Run:
         self.clients = clients  # of a run that is to be started, whatever the connection says
         self.run_id: str | None = None
 
-    def follow(self, overrides: list[str], output_dir: str) -> int:
-        """Start the run, show its log, and return the exit status that says how it ended."""
+    def follow(self, overrides: list[str], output_dir: str) -> None:
+        """Start the run and show its log; raises `Zk0Error` where it does not complete."""
         stream = self.start(overrides)
         try:
             self.show(stream)
@@ -87,7 +87,6 @@ class Run:
             print(f"Outputs: {folder.path}", flush=True, file=self.log)
         if status != "finished:completed":
             raise Zk0Error(f"run {self.run_id} did not complete: {status} ({details})")
-        return 0
 
     def start(self, overrides: list[str]) -> "subprocess.Popen[str]":
         command = [*self.flwr("run"), str(self.app), self.connection, "--stream"]

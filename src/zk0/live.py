@@ -38,9 +38,9 @@ class LiveRun(Run):
         self._drawn = self._looked = 0.0
         self._output_dir = ""
 
-    def follow(self, overrides: list[str], output_dir: str) -> int:
+    def follow(self, overrides: list[str], output_dir: str) -> None:
         self._output_dir = output_dir
-        return super().follow(overrides, output_dir)
+        super().follow(overrides, output_dir)
 
     def start(self, overrides: list[str]) -> "subprocess.Popen[str]":
         stream = super().start(overrides)
@@ -70,6 +70,7 @@ class LiveRun(Run):
             except Empty:
                 return True
             if line is None:
+                self._lines.put(None)  # for whoever asks again: Ctrl-C may come right now
                 return False
             self.hear(line)
 

@@ -30,4 +30,4 @@ def publish(history: History, shown: bool = True) -> None:
     history.close_round()
     if shown:
         history.draw()
-        history.background.submit(partial(write_report, history.folder.path))
+        history.background.attempt("the report", partial(write_report, history.folder.path))

@@ -29,15 +29,17 @@ def main(grid: Grid, context: Context) -> None:
     check_code(app_folder())
     config, datasets = load(app_folder(), context.run_config)
     folder = open_folder(config)
-    with logging_to(folder.path / "simulation.log", load_logging(app_folder())):
+    log = folder.path / "simulation.log"
+    with folder.held(), logging_to(log, load_logging(app_folder())):
         logger.info("outputs: {}", folder.path)
         try:
             federate(grid, config, datasets, folder, context.run_id)
         except Exception as error:
             kind = "" if isinstance(error, Zk0Error) else f"{type(error).__name__}: "
             reason = f"{kind}{error}"
-            with suppress(Zk0Error):  # what the disk refuses is in the log
-                folder.append("run-error", reason=reason)
+            if folder.is_taken_up:  # else it is the record of a run that this one may not go on
+                with suppress(Zk0Error):  # what the disk refuses is in the log
+                    folder.append("run-error", reason=reason)
             logger.error("{}", reason)
             logger.opt(exception=True).debug("where it was raised")
             raise

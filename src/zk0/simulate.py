@@ -89,7 +89,8 @@ def simulate(options: Options) -> int:
     prepare_data(datasets)
     run = LiveRun if Console().is_interactive else Run
     started = run(connection, environment, clients=len(datasets.clients))
-    return started.follow(options.overrides, config.output_dir)
+    started.follow(options.overrides, config.output_dir)
+    return 0
 
 
 # --- before the run -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import torch
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from tests.conftest import EPISODES
+from zk0.data.contact_sheet import contact_sheet
 from zk0.data.frames import Frames, open_frames
 from zk0.errors import Zk0Error
 
@@ -80,8 +81,22 @@ def test_truncated_video_names_file_episode_and_frame(datasets: dict[str, Path],
 def test_what_is_no_dataset_is_refused(tmp_path: Path):
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "info.json").write_text("{}")
-    with pytest.raises(Zk0Error, match="cannot be read as a LeRobotDataset"):
+    with pytest.raises(Zk0Error, match=r"info\.json is damaged"):
         open_frames(tmp_path, "nothing")
+
+
+@pytest.mark.parametrize("lost", ["meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet"])
+def test_a_dataset_without_a_file_is_not_asked_for_on_the_hub(
+    datasets: dict[str, Path], tmp_path: Path, lost: str
+):
+    """lerobot would get what "local/..." has there."""
+    folder = tmp_path / "arm"
+    shutil.copytree(datasets["touch"], folder)
+    (folder / lost).unlink()
+    with pytest.raises(Zk0Error, match=f"arm is incomplete: no {lost}"):
+        open_frames(folder, "arm")
+    with pytest.raises(Zk0Error, match=f"arm is incomplete: no {lost}"):
+        contact_sheet(folder, tmp_path / "sheet.png")
 
 
 def test_empty_dataset_is_refused(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Whatever of the record meets a full disk first: the run ends with the same clear line."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def append(run: Path) -> None:
 
 
 def write(run: Path) -> None:
-    (run / ".config.json.partial").symlink_to(FULL)
+    (run / f".config.json.{os.getpid()}.partial").symlink_to(FULL)
     RunFolder(run).write("config.json", {})
 
 

@@ -32,8 +32,16 @@ def test_large_models_cosines_are_near():
     agreement = Agreement({"w": np.zeros_like(shared)})
     for client, each in enumerate(own):
         agreement.add(client, {"w": shared + each})
-    assert len(agreement._updates[0]) <= 1.1 * COORDINATES
+    assert len(agreement._ends[0]) <= 1.1 * COORDINATES
     assert agreement.to_json()["mean"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_huge_updates_have_a_direction_too():
+    """Whose squares are no float32."""
+    agreement = Agreement(START)
+    for client, size in enumerate((1e30, 3e38)):
+        agreement.add(client, moved(np.full(10, size)))
+    assert agreement.to_json()["pairs"] == {"0-1": pytest.approx(1)}
 
 
 def test_an_update_that_is_none_points_nowhere():

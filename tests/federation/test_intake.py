@@ -148,6 +148,26 @@ def test_a_reply_that_lacks_something_or_has_no_number_is_refused(
         checked(content)
 
 
+@pytest.mark.parametrize(
+    "name", ["round", "time", "event", "client", "self", "loss.a\nb", "x" * 99]
+)
+def test_a_metric_of_a_clients_own_is_left_out(name: str):
+    """By its name it could be the record's own, such as the time of an event."""
+    training, evaluation = trained(), evaluated()
+    for content in (training, evaluation):
+        with_metric(name, 1.0)(content)
+    assert checked(training).metrics == checked(trained()).metrics
+    found = check_evaluation(reply(evaluation, MessageType.EVALUATE))
+    assert found == {NUM_EXAMPLES: 30, "loss": 0.75, "standard-error": 0.01}
+
+
+def test_losses_and_errors_by_joint_are_known():
+    joints = {"shoulder_pan": 0.5, "joint 7": 0.25}
+    content = pack_evaluation(PolicyLoss(0.75, 0.01, 30, joints, joints))
+    metrics = check_evaluation(reply(content, MessageType.EVALUATE))
+    assert (metrics["loss.joint 7"], metrics["error.shoulder_pan"]) == (0.25, 0.5)
+
+
 @pytest.mark.parametrize("name", ["loss", "first-loss", "last-loss", "steps", "seconds"])
 def test_a_reply_without_a_metric_that_the_record_needs_is_refused(name: str):
     content = trained()
@@ -336,9 +356,10 @@ def test_an_update_is_at_most_as_long_as_allowed(limit: float, passes: bool):
     [
         (without_metric("loss"), "loss"),
         (without_metric("standard-error"), "standard-error"),
-        (without_metric(NUM_EXAMPLES), "no examples"),
-        (with_metric(NUM_EXAMPLES, 0), "no examples"),
-        (with_metric(NUM_EXAMPLES, -3), "no examples"),
+        (without_metric(NUM_EXAMPLES), "its evaluation has no examples"),
+        (with_metric(NUM_EXAMPLES, 0), "its evaluation has 0 examples"),
+        (with_metric(NUM_EXAMPLES, -3), "its evaluation has -3 examples"),
+        (with_metric(NUM_EXAMPLES, 10**20), "its evaluation has 1000000"),  # would be the mean
         (with_metric(NUM_EXAMPLES, float("nan")), "its num-examples is nan"),
         (with_metric("loss", float("nan")), "its loss is nan"),
         (with_metric("loss", [1.0, 2.0]), r"its loss is \[1.0, 2.0\]"),

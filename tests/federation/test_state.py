@@ -284,27 +284,28 @@ def progress_after(config: Config, scaffold: bool = False) -> Progress:
 
 
 def through_disk(run: Path, kept: Kept, config: Config) -> State:
-    save_state(run, pack_state(kept, config, THREE, {"m/w": drawn(3)["w"]}), keep=1)
+    save_state(run, pack_state(kept, config, THREE), keep=1)
     return load_state(run)
 
 
 def test_a_progress_survives_the_disk(tmp_path: Path):
     config = config_with("preset='dynamic'")
     history = {"rounds": {"1": {"plan": {"boosted": {"1": 1e-3}}}}}
-    kept = Kept(progress_after(config), STATISTICS, history)
+    kept = Kept(progress_after(config), STATISTICS, history, {"m/w": drawn(3)["w"]})
     state = through_disk(tmp_path, kept, config)
     again = unpack_state(state, config, THREE)
     assert replace(again.progress, arrays=kept.progress.arrays) == kept.progress
     assert hash_record(again.progress.arrays) == hash_record(kept.progress.arrays)
     assert again.progress.schedule.plan.boosted  # a client's number is a number again
     assert (again.statistics, again.history) == (STATISTICS, history)
-    assert list(state.optimizer) == ["m/w"]
+    assert again.optimizer.keys() == {"m/w"}
+    assert again.optimizer["m/w"].tobytes() == drawn(3)["w"].tobytes()
 
 
 def test_order_statistics_survive_the_disk_and_a_state_from_before_has_none(tmp_path: Path):
     config = config_with()
     statistics = {"observation.state": RANKED, "action": STATISTICS["action"]}
-    state = through_disk(tmp_path, Kept(progress_after(config), statistics, {}), config)
+    state = through_disk(tmp_path, Kept(progress_after(config), statistics, {}, {}), config)
     assert unpack_state(state, config, THREE).statistics == statistics
     before = state.facts["statistics"]["action"]
     assert set(before) == {"count", "mean", "variance"}
@@ -313,7 +314,7 @@ def test_order_statistics_survive_the_disk_and_a_state_from_before_has_none(tmp_
 def test_void_rounds_are_forgiven_and_scaffold_starts_again(tmp_path: Path, warnings: list[str]):
     config = config_with("strategy='scaffold'")
     progress = replace(progress_after(config, scaffold=True), void_rounds=2)
-    state = through_disk(tmp_path, Kept(progress, STATISTICS, {}), config)
+    state = through_disk(tmp_path, Kept(progress, STATISTICS, {}, {}), config)
     again = unpack_state(state, config, THREE).progress
     assert again.void_rounds == 0
     assert again.control is not None
@@ -324,7 +325,7 @@ def test_void_rounds_are_forgiven_and_scaffold_starts_again(tmp_path: Path, warn
 
 
 def state_under(config: Config) -> State:
-    return pack_state(Kept(progress_after(config), STATISTICS, {}), config, THREE, {})
+    return pack_state(Kept(progress_after(config), STATISTICS, {}, {}), config, THREE)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 
 from zk0.data.frames import Recording
 from zk0.data.statistics import ACTION, ORDER, STATE, Moments
@@ -31,6 +31,7 @@ def message(content: RecordDict) -> Message:
     return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
 
 
+INTRODUCTION = Introduction("touch", 2, "c" * 64, 27, STATISTICS, RECORDING, (), "0" * 64)
 ASSIGNMENT = Assignment(2, 3, 1e-3, 1e-6, 0.01, 60.0, STATISTICS, {"arrays": "00ff"})
 
 
@@ -53,9 +54,10 @@ def test_a_client_s_number_is_no_negative_one():
 
 def test_introduction_arrives_as_it_was_sent():
     digest = "0123456789abcdef" * 4
-    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, (digest,), digest[::-1])
+    sent = Introduction("touch", 2, "c" * 64, 27, STATISTICS, RECORDING, (digest,), digest[::-1])
     got = unpack_introduction(message(pack_introduction(sent)))
-    assert (got.slug, got.partition, got.fingerprint, got.episodes) == ("touch", 2, "abc", 27)
+    assert (got.slug, got.partition, got.episodes) == ("touch", 2, 27)
+    assert got.fingerprint == "c" * 64
     assert got.statistics[STATE].count == 7
     assert (got.recording, got.hashes) == (sent.recording, sent.hashes)
     assert got.backbone == sent.backbone
@@ -73,14 +75,37 @@ def test_introduction_arrives_as_it_was_sent():
         ("backbone", "0123"),
         ("commit", "main"),
         ("units", "inches"),
+        ("slug", "x[/b]"),
+        ("slug", "../x"),
+        ("slug", ""),
+        ("slug", "x\x1b[2J"),
+        ("fingerprint", "0123"),
+        ("fingerprint", 7),
     ],
 )
 def test_introduction_with_an_unsound_value_is_refused(key: str, value: object):
-    sent = Introduction("touch", 2, "abc", 27, STATISTICS, RECORDING, (), "0" * 64)
-    record = pack_introduction(sent)
+    record = pack_introduction(INTRODUCTION)
     record.config_records[CONFIG][key] = value  # type: ignore[assignment]
     with pytest.raises(Zk0Error, match=rf"{key}|whole number|cameras"):
         unpack_introduction(message(record))
+
+
+@pytest.mark.parametrize("key", [*pack_introduction(INTRODUCTION).config_records[CONFIG]])
+def test_introduction_that_lacks_something_is_refused(key: str):
+    """As of a node that runs another version."""
+    record = pack_introduction(INTRODUCTION)
+    del record.config_records[CONFIG][key]
+    with pytest.raises(
+        Zk0Error,
+        match=rf"a message has no {key}|statistics of {key.rpartition('.')[0]} are not valid",
+    ):
+        unpack_introduction(message(record))
+
+
+@pytest.mark.parametrize("content", [{}, {CONFIG: MetricRecord({"slug": 1})}])
+def test_a_message_without_anything_said_is_refused(content: dict):
+    with pytest.raises(Zk0Error, match="a message has no slug"):
+        unpack_introduction(message(RecordDict(content)))
 
 
 @pytest.mark.parametrize(

@@ -103,20 +103,37 @@ def test_the_hub_reads_what_the_model_is(tmp_path: Path):
     }
 
 
-def test_hub_datasets_base_model_and_license_are_named_where_they_are_known():
+def test_hub_datasets_and_base_model_are_named_where_they_are_known():
     config = {**CARD.run["config"], "model-name": "lerobot/smolvla_base", "start-from": ""}
-    run = {**CARD.run, "config": config, "kind": "local", "trained_on": [1]}
-    card = replace(CARD, run=run, hub_datasets=("alice/pens", "bob/cups"), license="mit")
+    names = ("alice/pens", "bob/cups")
+    clients = [{**each, "hub": name} for each, name in zip(CARD.run["clients"], names, strict=True)]
+    run = {**CARD.run, "config": config, "clients": clients, "kind": "local", "trained_on": [1]}
+    card = replace(CARD, run=run)
     text = text_of(card, {**POLICY, "vlm_model_name": "HuggingFaceTB/SmolVLM2-500M"})
     data = front_matter(text)
     assert data["base_model"] == "lerobot/smolvla_base"
-    assert data["datasets"] == ["alice/pens", "bob/cups"]
-    assert data["license"] == "mit"
+    assert data["datasets"] == ["bob/cups"]
     assert "federated-learning" not in data["tags"]
     assert "from the Hub (`HuggingFaceTB/SmolVLM2-500M`)" in text
     assert "sed -i" not in text
     assert "| 1 | stack |" in text
     assert "| 0 | touch |" not in text
+
+
+def test_mu_is_told_of_the_one_strategy_that_has_it():
+    assert "- Strategy: fedprox, proximal term mu 0.01\n" in text_of(CARD)
+    config = {**CARD.run["config"], "strategy": "fedadam"}
+    card = replace(CARD, run={**CARD.run, "config": config})
+    assert "- Strategy: fedadam\n" in text_of(card)
+
+
+def test_settings_are_those_that_the_run_went_on_with():
+    config = {**CARD.run["config"], "num-server-rounds": 25}
+    resumed = [{"after_round": 5, "flower_run_id": "2", "config": config}]
+    assert "- Rounds: 7 of 10 planned" in text_of(CARD)
+    text = text_of(replace(CARD, run={**CARD.run, "resumed": resumed}))
+    assert "- Rounds: 7 of 25 planned" in text
+    assert "| num-server-rounds | 25 |" in text
 
 
 def test_figures_of_the_round_are_in_the_text():

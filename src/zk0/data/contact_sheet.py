@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from zk0.data.formats import missing
+from zk0.errors import Zk0Error
+
 _TILE = 144  # pixels, longest edge of a frame
 _GAP = 4
 _MARGIN = 16
@@ -26,6 +29,8 @@ def contact_sheet(folder: Path, png: Path, episodes: int = 4, moments: int = 6) 
 def _open(folder: Path) -> Any:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+    if absent := missing(folder, folder.name):  # which lerobot would ask the Hub for
+        raise Zk0Error(f"{folder} is incomplete: no {absent[0]}. Get it anew.")
     # pyav works with or without FFmpeg's shared libraries; a few frames need no speed.
     return LeRobotDataset(folder.name, root=folder, video_backend="pyav")
 

@@ -151,16 +151,22 @@ def _template(raw: dict[str, Any], key: str) -> str:
 # --- which files belong to it ---------------------------------------------------------------------
 
 
+def missing_metadata(folder: Path, slug: str) -> list[str]:
+    """The files that say where everything else is, and that `folder` lacks; raises `Zk0Error` where
+    meta/info.json cannot be read."""
+    names = _metadata(folder, read_info(folder, slug).version)
+    return [name for name in names if not (folder / name).is_file()]
+
+
 def missing(folder: Path, slug: str) -> list[str]:
     """The files that the dataset's own metadata tells of and `folder` lacks, in order.
 
     Raises `Zk0Error` where the metadata that is there cannot be read, or names a file elsewhere.
     """
+    if absent := missing_metadata(folder, slug):
+        return absent
     info = read_info(folder, slug)
     try:
-        absent = [name for name in _metadata(folder, info.version) if not (folder / name).is_file()]
-        if absent:
-            return absent
         files = _files_v30(folder, info) if info.version == READ else _files_v21(info)
         return [name for name in sorted(set(files)) if not (folder / name).is_file()]
     except (KeyError, IndexError, ValueError, TypeError, OSError) as error:

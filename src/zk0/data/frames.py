@@ -23,10 +23,11 @@ from loguru import logger
 from numpy.typing import NDArray
 
 from zk0.data.fingerprint import derived, fingerprint, hash_episode
+from zk0.data.formats import missing_metadata, read_info
 from zk0.data.joints import JOINTS, canonical, listed
 from zk0.data.statistics import ACTION, STATE, Moments
 from zk0.data.units import UnitName, ranges, recognise
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, first_line
 from zk0.files import reserve
 from zk0.paths import home
 
@@ -124,7 +125,7 @@ class Videos:
             frame = rows[0] - np.searchsorted(self.episodes, episode)
             raise Zk0Error(
                 f"{root.name}/{video}: frame {frame} of episode {episode} cannot be decoded "
-                f"({str(error).splitlines()[0]}). Re-record or remove the episode."
+                f"({first_line(error)}). Re-record or remove the episode."
             ) from error
         return pixels.permute(0, 2, 3, 1).numpy()
 
@@ -318,12 +319,14 @@ def open_frames(root: Path, slug: str, commit: str = "") -> Frames:
 
 def open_metadata(root: Path, slug: str) -> LeRobotDatasetMetadata:
     """The dataset's metadata; raises `Zk0Error` where it is unreadable, empty or without videos."""
+    if not read_info(root, slug).frames:
+        raise Zk0Error(f"{slug}: the dataset in {root} has no frames. Record episodes first.")
+    if absent := missing_metadata(root, slug):  # which lerobot would ask the Hub for
+        raise Zk0Error(f"{slug}: {root} is incomplete: no {absent[0]}. Get it anew.")
     try:
         metadata = LeRobotDatasetMetadata(f"local/{slug}", root=root)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Zk0Error(f"{slug}: {root} cannot be read as a LeRobotDataset: {error}") from error
-    if not metadata.total_frames:
-        raise Zk0Error(f"{slug}: the dataset in {root} has no frames. Record episodes first.")
     if not metadata.video_keys:
         raise Zk0Error(f"{slug}: the dataset in {root} has no videos; zk0 reads cameras from mp4.")
     return metadata

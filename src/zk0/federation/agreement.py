@@ -22,18 +22,20 @@ class Agreement:
         size = sum(values.size for values in start.values())
         self._stride = max(1, size // COORDINATES)
         self._start = self._sample(start)
-        self._updates: dict[int, NDArray[np.float32]] = {}
+        self._ends: dict[int, NDArray[np.float32]] = {}
 
     def add(self, client: int, arrays: Arrays) -> None:
-        self._updates[client] = self._sample(arrays) - self._start
+        self._ends[client] = self._sample(arrays)
 
     def to_json(self) -> dict[str, Any]:
         """The cosine of each pair of clients by "I-J", and their mean; None without a pair. An
         update of length 0 points nowhere and is left out."""
-        lengths = {client: float(np.linalg.norm(u)) for client, u in self._updates.items()}
+        # In float64, in which the square of no float32 is infinite.
+        updates = {client: end - self._start.astype(float) for client, end in self._ends.items()}
+        lengths = {client: float(np.linalg.norm(update)) for client, update in updates.items()}
         moved = sorted(client for client, length in lengths.items() if length > 0)
         pairs = {
-            f"{i}-{j}": float(self._updates[i] @ self._updates[j]) / (lengths[i] * lengths[j])
+            f"{i}-{j}": float(updates[i] @ updates[j]) / (lengths[i] * lengths[j])
             for i, j in combinations(moved, 2)
         }
         return {"mean": sum(pairs.values()) / len(pairs) if pairs else None, "pairs": pairs}

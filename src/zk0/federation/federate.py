@@ -25,7 +25,7 @@ from zk0.federation.rounds import Progress, Rounds
 from zk0.federation.schedules import begin
 from zk0.federation.server_optimizer import ServerOptimizer, open_server_optimizer
 from zk0.federation.simulation import heal_actor_pool
-from zk0.federation.state import State, load_state, save_state
+from zk0.federation.state import load_state, save_state
 from zk0.federation.wire import Introduction
 from zk0.learning.normalisation import check_statistics
 from zk0.learning.policy import hash_backbone, set_trainable
@@ -72,21 +72,24 @@ def federate(
             "federated", config, datasets, backbone, clients, numbers, frames, statistics
         ),
     }
-    state = None
-    if config.resume:
-        refuse_other_evaluation(folder.read("config.json"), description)
-        state = load_state(folder.path)
-    folder.describe(description, resumed_after=state.server_round if state else None)
-    with (
-        open_trackers(config, folder.path) as trackers,
-        Background() as background,
-    ):
+    kept = take_up(folder, config, description, clients) if config.resume else None
+    folder.describe(description, resumed_after=kept.progress.server_round if kept else None)
+    with open_trackers(config, folder.path) as trackers, Background() as background:
         history = History(folder, trackers, background)
         sources = [dataset.parsed for dataset in (*datasets.clients, *datasets.server)]
-        federation = Federation(grid, config, unseen, sources, clients, statistics, history, state)
+        federation = Federation(grid, config, unseen, sources, clients, statistics, history, kept)
         last_round = federation.run()
         logger.info("{}", verdict(history.server_losses, history.successes))
     share_model(config, folder, last_round)
+
+
+def take_up(
+    folder: RunFolder, config: Config, description: Mapping[str, Any], clients: Sequence[Client]
+) -> Kept:
+    """What the run to resume has left, read before any of its files changes; raises `Zk0Error`
+    where configuration, clients or the server's data are not its own."""
+    refuse_other_evaluation(folder.read("config.json"), description)
+    return unpack_state(load_state(folder.path), config, clients)
 
 
 def share_model(config: Config, folder: RunFolder, last_round: int) -> None:
@@ -103,7 +106,7 @@ def share_model(config: Config, folder: RunFolder, last_round: int) -> None:
 
 
 class Federation:
-    """The parts of a run put together, new or as a `state` left them."""
+    """The parts of a run put together, new or as they were `kept`."""
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Federation:
         clients: Sequence[Client],
         statistics: Statistics,
         history: History,
-        state: State | None,
+        kept: Kept | None,
     ) -> None:
         policy = unseen.policy
         self.settings = schedule_settings(config, config.initial_lr or policy.config.optimizer_lr)
@@ -125,10 +128,11 @@ class Federation:
             config.server_beta_2,
             config.server_tau,
         )
-        if state is None:
+        if kept is None:
             self.progress = self._start(config, policy)
         else:
-            self.progress, statistics = self._resume(config, state, clients, history)
+            self.progress, statistics = kept.progress, kept.statistics
+            self._resume(kept, history)
         start = partial(starting_arrays, config)
         evaluation = ServerEvaluation(config, unseen, statistics, sources, history, start)
         server = ServerSide(config, evaluation, clients, self.optimizer)
@@ -148,16 +152,12 @@ class Federation:
         control = _pack(zeros_like(arrays)) if config.strategy == "scaffold" else None
         return Progress(0, _pack(arrays), control, schedule)
 
-    def _resume(
-        self, config: Config, state: State, clients: Sequence[Client], history: History
-    ) -> tuple[Progress, Statistics]:
-        kept = unpack_state(state, config, clients)
-        self.optimizer.restore(dict(state.optimizer))
+    def _resume(self, kept: Kept, history: History) -> None:
+        self.optimizer.restore(dict(kept.optimizer))
         history.restore(kept.history)
-        models = history.folder.path / "models"
-        forget_after(models, state.server_round, kept.progress.best_round)
-        logger.info("going on after round {} in {}", state.server_round, history.folder.path)
-        return kept.progress, kept.statistics
+        last, path = kept.progress.server_round, history.folder.path
+        forget_after(path / "models", last, kept.progress.best_round)
+        logger.info("going on after round {} in {}", last, path)
 
 
 def _pack(arrays: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -195,12 +195,9 @@ class ServerSide:
 
     def close(self, progress: Progress) -> None:
         """Keep the state, in the background ahead of any chart, and bring the record up to date."""
-        state = pack_state(
-            Kept(progress, self.statistics, self.history.to_json()),
-            self.config,
-            self.clients,
-            self.optimizer.state(),
-        )
+        optimizer = self.optimizer.state()
+        kept = Kept(progress, self.statistics, self.history.to_json(), optimizer)
+        state = pack_state(kept, self.config, self.clients)
         keep = self.config.keep_checkpoints
         self.history.background.submit(partial(save_state, self.history.folder.path, state, keep))
         shown = self.config.is_evaluated(progress.server_round) or progress.void_rounds > 0

@@ -4,8 +4,9 @@ Records are taken from a message by name: each use of Flower's `array_records` a
 reference cycle, in which the whole content waits for the garbage collector.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,18 @@ from numpy.typing import NDArray
 
 from zk0.errors import Zk0Error
 from zk0.federation.roster import Client, explain
-from zk0.federation.wire import ARRAYS, CONFIG, CONTROL, METRICS, NUM_EXAMPLES, SHA256, Decoded
+from zk0.federation.wire import (
+    ARRAYS,
+    CONFIG,
+    CONTROL,
+    MAX_FRAMES,
+    METRICS,
+    NUM_EXAMPLES,
+    SHA256,
+    Decoded,
+)
 from zk0.learning.integrity import hash_arrays
+from zk0.learning.training import LocalResult
 
 Update = Mapping[str, NDArray[np.float32]]
 
@@ -23,6 +34,10 @@ Update = Mapping[str, NDArray[np.float32]]
 LARGEST_METRIC = 1e30  # sums and squares of such are still finite
 TRAINED = {"loss", "first-loss", "last-loss", "steps", "seconds"}  # what the record needs
 EVALUATED = {"loss", "standard-error"}
+# What the record has room for: a name of a client's own could be one of the record's.
+RESULTS = "|".join(field.name.replace("_", "-") for field in fields(LocalResult))
+KNOWN_TRAINED = re.compile(rf"{NUM_EXAMPLES}|{RESULTS}|learning-rate|proximal-mu")
+KNOWN_EVALUATED = re.compile(rf"{NUM_EXAMPLES}|loss|standard-error|(loss|error)\.[\w ]{{1,60}}")
 
 
 class RefusedError(Exception):
@@ -47,7 +62,7 @@ def check_training(
     examples what the client introduced itself with, and the update's norm at most `max_norm` (0: no
     limit)."""
     content = _content(reply)
-    metrics = _metrics(content, TRAINED)
+    metrics = _metrics(content, TRAINED, KNOWN_TRAINED)
     examples = metrics.get(NUM_EXAMPLES)
     if examples != client.frames:
         raise RefusedError(
@@ -62,9 +77,9 @@ def check_training(
 
 def check_evaluation(reply: Message) -> dict[str, Any]:
     """An evaluation's metrics; raises `RefusedError` where they are no finite numbers."""
-    metrics = _metrics(_content(reply), EVALUATED)
-    if metrics.get(NUM_EXAMPLES, 0) < 1:
-        raise RefusedError("its evaluation has no examples")
+    metrics = _metrics(_content(reply), EVALUATED, KNOWN_EVALUATED)
+    if not 1 <= metrics.get(NUM_EXAMPLES, 0) <= MAX_FRAMES:
+        raise RefusedError(f"its evaluation has {metrics.get(NUM_EXAMPLES, 'no')} examples")
     return metrics
 
 
@@ -74,11 +89,12 @@ def _content(reply: Message) -> RecordDict:
     return reply.content
 
 
-def _metrics(content: RecordDict, needed: set[str]) -> dict[str, Any]:
+def _metrics(content: RecordDict, needed: set[str], known: re.Pattern[str]) -> dict[str, Any]:
+    """Those that are `known`; others, as of a newer node, are left out."""
     record = content.get(METRICS)
     if not isinstance(record, MetricRecord):
         raise RefusedError("it has no metrics")
-    metrics = dict(record)
+    metrics = {name: value for name, value in record.items() if known.fullmatch(name)}
     for name, value in metrics.items():
         if not isinstance(value, int | float) or not -LARGEST_METRIC < value < LARGEST_METRIC:
             raise RefusedError(f"its {name} is {value}")

@@ -27,9 +27,10 @@ class Kept:
     progress: Progress
     statistics: Mapping[str, Moments]
     history: Mapping[str, Any]
+    optimizer: Arrays  # the server's
 
 
-def pack_state(kept: Kept, config: Config, clients: Sequence[Client], optimizer: Arrays) -> State:
+def pack_state(kept: Kept, config: Config, clients: Sequence[Client]) -> State:
     """The state after a round."""
     progress = kept.progress
     facts = {
@@ -44,7 +45,8 @@ def pack_state(kept: Kept, config: Config, clients: Sequence[Client], optimizer:
         "history": kept.history,
     }
     control = {} if progress.control is None else to_numpy(progress.control)
-    return State(progress.server_round, to_numpy(progress.arrays), dict(optimizer), control, facts)
+    arrays = to_numpy(progress.arrays)
+    return State(progress.server_round, arrays, dict(kept.optimizer), control, facts)
 
 
 def unpack_state(state: State, config: Config, clients: Sequence[Client]) -> Kept:
@@ -63,7 +65,7 @@ def unpack_state(state: State, config: Config, clients: Sequence[Client]) -> Kep
         void_rounds=0,  # whoever resumes has seen to what made rounds void
     )
     statistics = {name: _unpack_moments(each) for name, each in facts["statistics"].items()}
-    return Kept(progress, statistics, facts["history"])
+    return Kept(progress, statistics, facts["history"], state.optimizer)
 
 
 def _control(state: State) -> Any:

@@ -16,6 +16,7 @@ from zk0.federation.wire import Introduction, unpack_introduction
 
 QUERY_TIMEOUT_S = 3600.0  # a client may have to make or download its dataset first
 POLL_S = 1.0
+LONGEST_REASON = 500
 FOLDERS = re.compile(r"""(['"])/[^'"]*/|(?<![\w.])/(?:[^\s/'":]+/)+""")  # of an absolute path
 
 
@@ -52,24 +53,23 @@ def meet_clients(grid: Grid, min_available: int) -> list[Client]:
     Numbers follow the simulation's partitions, then slugs: the same in every run on the same data.
     Raises `Zk0Error` where too few can take part (in a simulation: not all).
     """
-    replies = list(
-        grid.send_and_receive(
-            [
-                Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY)
-                for node in wait_for_nodes(grid, min_available)
-            ],
-            timeout=QUERY_TIMEOUT_S,
-        )
-    )
-    reasons = sorted({explain(reply) for reply in replies if reply.has_error()})
-    clients = _number([reply for reply in replies if not reply.has_error()])
-    for reason in reasons:
+    nodes = wait_for_nodes(grid, min_available)
+    questions = [
+        Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes
+    ]
+    met, reasons = [], []
+    for reply in grid.send_and_receive(questions, timeout=QUERY_TIMEOUT_S):
+        try:
+            met.append((_introduction_in(reply), reply.metadata.src_node_id))
+        except Zk0Error as error:
+            reasons.append(str(error))
+    for reason in sorted(set(reasons)):
         logger.error("a client cannot take part: {}", reason)
-    simulated = any(client.introduction.partition >= 0 for client in clients)
-    if len(clients) < min_available or (reasons and simulated):
-        why = f": {reasons[0]}" if reasons else "; the others did not answer."
-        raise Zk0Error(f"{len(clients)} of {len(replies)} clients can take part{why}")
-    return clients
+    simulated = any(introduction.partition >= 0 for introduction, _ in met)
+    if len(met) < min_available or (reasons and simulated):
+        why = f": {min(reasons)}" if reasons else "; the others did not answer."
+        raise Zk0Error(f"{len(met)} of {len(nodes)} clients can take part{why}")
+    return _number(met)
 
 
 def wait_for_nodes(grid: Grid, min_available: int) -> list[int]:
@@ -94,14 +94,22 @@ def sample(
 
 def explain(reply: Message) -> str:
     """A failed reply's reason in one line, out of what Flower and Ray wrap around it; of paths on
-    the client's machine only the last part."""
+    the client's machine only the last part, and nothing that could move a terminal's cursor."""
     reason = reply.error.reason or f"error {reply.error.code}"
     _, _, message = reason.rpartition("ClientAppException occurred. Message:")
     lines = message.strip().removesuffix("'>").splitlines()
-    return FOLDERS.sub(r"\1", lines[-1]) if lines else "an error without a message"
+    line = "".join(filter(str.isprintable, lines[-1] if lines else ""))
+    return FOLDERS.sub(r"\1", line)[:LONGEST_REASON] or "an error without a message"
 
 
-def _number(answers: Sequence[Message]) -> list[Client]:
-    met = [(unpack_introduction(reply), reply.metadata.src_node_id) for reply in answers]
-    met.sort(key=lambda pair: (pair[0].partition, pair[0].slug, pair[0].fingerprint))
-    return [Client(number, node, who) for number, (who, node) in enumerate(met)]
+def _introduction_in(reply: Message) -> Introduction:
+    """Raises `Zk0Error` with the client's own reason where it has none, or with what is wrong."""
+    if reply.has_error():
+        raise Zk0Error(explain(reply))
+    return unpack_introduction(reply)
+
+
+def _number(met: Iterable[tuple[Introduction, int]]) -> list[Client]:
+    """Introductions with their nodes, in an order of their own."""
+    ordered = sorted(met, key=lambda pair: (pair[0].partition, pair[0].slug, pair[0].fingerprint))
+    return [Client(number, node, who) for number, (who, node) in enumerate(ordered)]

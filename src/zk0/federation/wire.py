@@ -32,6 +32,7 @@ MAX_FRAMES = 10**9  # more than anybody has recorded: a larger count is a broken
 MAX_TEXTS = 10**6
 LARGEST = 1e30  # of any statistic: differences of such are still finite in float32
 NAME, COMMIT = re.compile(r"[\w. /:()-]{1,200}"), re.compile(r"[0-9a-f]{0,64}")
+SLUG = re.compile(r"[\w.-]{1,255}")
 DIGEST = re.compile(r"[0-9a-f]{64}")  # SHA-256
 NUM_EXAMPLES = "num-examples"  # FedAvg's weight of a client: its training frames
 
@@ -116,9 +117,9 @@ def pack_introduction(introduction: Introduction) -> RecordDict:
 def unpack_introduction(message: Message) -> Introduction:
     record = _config(message)
     return Introduction(
-        slug=str(record["slug"]),
+        slug=_text(record, "slug", SLUG),
         partition=_integer(record["partition"]),
-        fingerprint=str(record["fingerprint"]),
+        fingerprint=_text(record, "fingerprint", DIGEST),
         episodes=_integer(record["episodes"]),
         statistics=_unpack_statistics(record),
         recording=_unpack_recording(record),
@@ -127,7 +128,7 @@ def unpack_introduction(message: Message) -> Introduction:
     )
 
 
-def _unpack_recording(record: ConfigRecord) -> Recording:
+def _unpack_recording(record: Mapping[str, object]) -> Recording:
     names, recorded = (_texts(record, key, NAME) for key in ("cameras", "recorded-cameras"))
     if len(names) != len(recorded):
         raise Zk0Error("cameras in a message are not valid: names and recorded ones differ.")
@@ -158,10 +159,10 @@ def unpack_assignment(message: Message) -> Assignment:
     return Assignment(
         client=_natural(record["client"]),
         server_round=_integer(record["server-round"]),
-        learning_rate=_positive(record, "learning-rate"),
-        final_learning_rate=_positive(record, "final-learning-rate"),
-        proximal_mu=_positive(record, "proximal-mu"),
-        timeout=_positive(record, "timeout"),
+        learning_rate=_amount(record, "learning-rate"),
+        final_learning_rate=_amount(record, "final-learning-rate"),
+        proximal_mu=_amount(record, "proximal-mu"),
+        timeout=_amount(record, "timeout"),
         statistics=_unpack_statistics(record),
     )
 
@@ -269,8 +270,16 @@ def pack_evaluation(result: PolicyLoss) -> RecordDict:
     return RecordDict({METRICS: MetricRecord({NUM_EXAMPLES: result.frames, **result.to_metrics()})})
 
 
-def _config(message: Message) -> ConfigRecord:
-    return message.content.config_records[CONFIG]
+class _Said(dict[str, object]):
+    """What the other side says in a message; `Zk0Error` where it lacks something."""
+
+    def __missing__(self, key: str) -> object:
+        raise Zk0Error(f"a message has no {key}: the other side may run another version of zk0.")
+
+
+def _config(message: Message) -> _Said:
+    said = message.content.get(CONFIG)
+    return _Said(said if isinstance(said, ConfigRecord) else {})
 
 
 def _pack_statistics(statistics: Mapping[str, Moments]) -> dict[str, int | list[float]]:
@@ -283,11 +292,11 @@ def _pack_statistics(statistics: Mapping[str, Moments]) -> dict[str, int | list[
     return packed
 
 
-def _unpack_statistics(record: ConfigRecord) -> dict[str, Moments]:
+def _unpack_statistics(record: Mapping[str, object]) -> dict[str, Moments]:
     return {feature: _unpack_moments(record, feature) for feature in (STATE, ACTION)}
 
 
-def _unpack_moments(record: ConfigRecord, feature: str) -> Moments:
+def _unpack_moments(record: Mapping[str, object], feature: str) -> Moments:
     count = _integer(record[f"{feature}.count"])
     known = [name for name in ("mean", "variance", *ORDER) if f"{feature}.{name}" in record]
     values = {name: _numbers(record, f"{feature}.{name}") for name in known}
@@ -307,7 +316,7 @@ def _are_sound(values: Mapping[str, NDArray[np.float64]]) -> bool:
     )
 
 
-def _numbers(record: ConfigRecord, key: str) -> NDArray[np.float64]:
+def _numbers(record: Mapping[str, object], key: str) -> NDArray[np.float64]:
     found = record[key]
     if not isinstance(found, list) or not all(isinstance(x, int | float) for x in found):
         raise Zk0Error(f"{key} in a message is no list of numbers.")
@@ -342,7 +351,7 @@ def _natural(value: object) -> int:
     return number
 
 
-def _positive(record: ConfigRecord, key: str) -> float:
+def _amount(record: Mapping[str, object], key: str) -> float:
     value = record[key]
     if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise Zk0Error(f"{key} = {value!r} in a message is not a number of 0 or more.")

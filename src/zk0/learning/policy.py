@@ -21,7 +21,7 @@ from safetensors.torch import load_file, load_model
 from zk0.data.frames import Frames
 from zk0.data.joints import JOINTS
 from zk0.data.statistics import ACTION, ORDER, STATE, Moments
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, first_line
 from zk0.learning.backbone import IMAGE_SIZE, WEIGHTS, embedded_backbone
 from zk0.learning.base import base_weights
 from zk0.learning.device import Precision, device_of, set_precision
@@ -99,8 +99,9 @@ def _pretrained(model_name: str) -> SmolVLAPolicy:
     try:
         policy = _open(folder if folder.is_dir() else Path(model_name))
     except (OSError, RuntimeError, ValueError) as error:  # not there, other weights, other policy
-        reason = str(error).strip().splitlines()[0]
-        raise Zk0Error(f'model-name = "{model_name}" cannot be loaded: {reason}') from error
+        raise Zk0Error(
+            f'model-name = "{model_name}" cannot be loaded: {first_line(error)}'
+        ) from error
     if _freeze_backbone(policy):
         logger.info("{}: its backbone stays as it is, the action expert is trained", model_name)
     return policy
@@ -152,8 +153,9 @@ def load_checkpoint(
         values = load_file(normalizer)
         statistics = {feature: _read_moments(values, feature) for feature in (STATE, ACTION)}
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Zk0Error(f"{folder} is no checkpoint that can be loaded: {reason}") from error
+        raise Zk0Error(
+            f"{folder} is no checkpoint that can be loaded: {first_line(error)}"
+        ) from error
     check_statistics(policy.config, statistics, f"{folder}: the statistics")
     _freeze_backbone(policy)
     policy = policy.to(device)
@@ -215,8 +217,7 @@ def load_trainable(policy: SmolVLAPolicy, source: str) -> dict[str, torch.Tensor
     try:
         arrays = load_file(path if path.is_file() else hf_hub_download(source, WEIGHTS))
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Zk0Error(f'start-from = "{source}" cannot be loaded: {reason}') from error
+        raise Zk0Error(f'start-from = "{source}" cannot be loaded: {first_line(error)}') from error
     for name, own in policy.named_parameters():
         given = arrays.get(name)
         if given is None:

@@ -36,8 +36,6 @@ class Card:
 
     run: Mapping[str, Any]  # the run's description, as config.json has it
     metrics: Mapping[str, Any]  # as `metrics_of` puts them together
-    hub_datasets: Sequence[str] = ()  # owner/name of the clients' hf: sources
-    license: str = "apache-2.0"
 
 
 def metrics_of(
@@ -84,9 +82,11 @@ def _replace(path: Path, text: str) -> None:
 
 def make_card(server_round: int, card: Card, policy: Mapping[str, Any]) -> ModelCard:
     """The card of a checkpoint whose config.json is `policy`."""
-    kind = card.run["kind"]
+    run, kind = card.run, card.run["kind"]
+    resumed = [each["config"] for each in run.get("resumed", [])]
+    config = [run["config"], *resumed][-1]  # the one in force
     data = ModelCardData(
-        license=card.license,
+        license="apache-2.0",
         library_name="lerobot",
         pipeline_tag="robotics",
         tags=[
@@ -97,17 +97,17 @@ def make_card(server_round: int, card: Card, policy: Mapping[str, Any]) -> Model
             "zk0",
             *(["federated-learning"] if kind == "federated" else []),
         ],
-        base_model=_base_model(card.run["config"]),
-        datasets=list(card.hub_datasets) or None,
+        base_model=_base_model(run["config"]),
+        datasets=_hub_datasets(run) or None,
     )
     sections = (
         _opening(server_round, card),
-        _data(card.run),
-        _training(server_round, card.run),
+        _data(run),
+        _training(server_round, kind, config),
         _metrics(card.metrics),
         _use(policy),
-        _making(card.run),
-        _limits(card.run),
+        _making(run),
+        _limits(run),
     )
     body = "\n\n".join("\n".join(section) for section in sections)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
@@ -119,6 +119,12 @@ def _base_model(config: Mapping[str, Any]) -> str | None:
         if is_hub_name(name) and not Path(name).is_dir():
             return name
     return None
+
+
+def _hub_datasets(run: Mapping[str, Any]) -> list[str]:
+    """The owner/name of what was trained on, where it is on the Hub."""
+    trained_on = [each for each in run["clients"] if each["client"] in run["trained_on"]]
+    return sorted({name for each in trained_on if (name := each.get("hub"))})
 
 
 # --- sections -------------------------------------------------------------------------------------
@@ -162,14 +168,13 @@ def _data(run: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(("evaluated on, never trained on", "what", "episodes", "frames"), unseen)
 
 
-def _training(server_round: int, run: Mapping[str, Any]) -> Iterator[str]:
-    config = run["config"]
-    federated = run["kind"] == "federated"
+def _training(server_round: int, kind: str, config: Mapping[str, Any]) -> Iterator[str]:
     yield "## Training"
     yield ""
     yield f"- Rounds: {server_round} of {config['num-server-rounds']} planned"
-    if federated:
-        yield f"- Strategy: {config['strategy']}, proximal term mu {config['proximal-mu']:g}"
+    if kind == "federated":
+        mu = f", proximal term mu {config['proximal-mu']:g}"
+        yield f"- Strategy: {config['strategy']}{mu if config['strategy'] == 'fedprox' else ''}"
     steps = config["local-steps"]
     amount = f"{steps} gradient steps" if steps else f"{config['local-epochs']} epochs"
     yield f"- In a round, for each client: {amount} with batches of {config['batch-size']}"

@@ -222,9 +222,11 @@ class History:
         """Bring the charts up to date, in the background."""
         charts = self.folder.path / "server"
         losses = deepcopy((self.server_losses, self.client_losses))
-        self.background.submit(partial(loss_chart, charts / "policy_loss.png", *losses))
+        draw_losses = partial(loss_chart, charts / "policy_loss.png", *losses)
+        self.background.attempt("the losses' chart", draw_losses)
         if plans := self._plans():
-            self.background.submit(partial(schedule_chart, charts / "schedule.png", plans))
+            draw_schedule = partial(schedule_chart, charts / "schedule.png", plans)
+            self.background.attempt("the schedule's chart", draw_schedule)
 
     def _plans(self) -> list[tuple[int, Planned]]:
         rounds = [(number, content["plan"]) for number, content in self.rounds.items() if number]

@@ -3,12 +3,14 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from zk0.errors import Zk0Error, cannot_write
 from zk0.files import write_whole
@@ -20,8 +22,9 @@ LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", 
 class RunFolder:
     """One run's folder; `metrics.jsonl` gets a line per event, everything else is written whole."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_taken_up: bool = True) -> None:
         self.path = path
+        self.is_taken_up = is_taken_up  # whether the record is this process's to add to
 
     @classmethod
     def create(cls, output_dir: str, now: datetime | None = None) -> Self:
@@ -48,12 +51,12 @@ class RunFolder:
             kept = sorted(from_project(output_dir).glob("*/state/round_*/state.json"))
             if not kept:
                 raise Zk0Error(f'resume = "last": no run in {from_project(output_dir)} can go on.')
-            return cls(kept[-1].parents[2])
+            return cls(kept[-1].parents[2], is_taken_up=False)
         path = from_project(output_dir) / which
         found = path if path.is_dir() else from_project(which)
         if not (found / "state").is_dir():
             raise Zk0Error(f'resume = "{which}" is no folder of a run that can go on.')
-        return cls(found)
+        return cls(found, is_taken_up=False)
 
     @classmethod
     def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
@@ -63,6 +66,21 @@ class RunFolder:
                 if json.loads(path.read_text())["flower_run_id"] == str(flower_run_id):
                     return cls(path.parent)
         return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from running in this folder; raises `Zk0Error` where one does."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise Zk0Error(
+                f"the run in {self.path} is still going on: wait for its end, or stop it."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def describe(self, content: dict[str, Any], resumed_after: int | None) -> None:
         """Write config.json; a resumed run's keeps what it began with and tells when it went on."""
@@ -78,6 +96,7 @@ class RunFolder:
                 "resumed": [*before.get("resumed", []), resumed],
             }
         self.write("config.json", content)
+        self.is_taken_up = True
 
     def _drop_torn_line(self) -> None:
         """A killed run may have been in the middle of its last line."""
@@ -130,13 +149,14 @@ def _make_unique(path: Path) -> Path:
 
 def describe_software() -> dict[str, Any]:
     """Versions of the libraries that shape a result, and the project's git revision where known."""
-    git = subprocess.run(
-        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    revision = git.stdout.strip() if git.returncode == 0 else None
+    revision = None
+    with suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
+        revision = subprocess.run(
+            ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     return {"versions": {name: version(name) for name in LIBRARIES}, "git_revision": revision}
 
 

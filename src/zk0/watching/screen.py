@@ -180,7 +180,7 @@ def _clients(story: Story, about: About, width: int, room: int | None) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     shown = len(labels) if room is None or len(labels) <= room else max(0, room - 1)
     for number in list(labels)[:shown]:
-        table.add_row(labels[number], *_client_cells(story, number))
+        table.add_row(Text(labels[number]), *_client_cells(story, number))
     if rest := list(labels)[shown:]:
         counts = forms.counted(state_of(story, number) for number in rest)
         table.add_row(Text(f"{len(rest)} more", style="dim"), Text(counts, style="dim"))

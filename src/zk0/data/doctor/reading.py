@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zk0.data.doctor.findings import Finding
 from zk0.data.doctor.recording import Clip, Columns, Recording, Span, is_camera
 from zk0.data.statistics import ACTION, STATE
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, first_line
 
 FORMAT = "v3."
 
@@ -93,7 +93,7 @@ class _Reader:
         except (TypeError, ValueError, OverflowError) as error:
             raise self._unreadable(
                 "info",
-                f"meta/episodes: {_first_line(error)}.",
+                f"meta/episodes: {first_line(error)[:160]}.",
                 "Download or copy the dataset again.",
             ) from error
         return sorted(spans, key=lambda span: span.episode)
@@ -136,7 +136,7 @@ class _Reader:
         try:
             named = table["task" if "task" in texts else texts[0]].to_pylist()
         except ValueError as error:
-            raise self._shape("task", _first_line(error)) from error
+            raise self._shape("task", first_line(error)[:160]) from error
         return {int(n): str(text or "") for n, text in zip(numbers, named, strict=True)}
 
     def _statistics(self) -> dict[str, Any] | None:
@@ -181,7 +181,7 @@ class _Reader:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._unreadable(
                 "unreadable-file",
-                f"{place} cannot be read: {_first_line(error)}.",
+                f"{place} cannot be read: {first_line(error)[:160]}.",
                 "Download or copy the dataset again.",
             ) from error
 
@@ -191,7 +191,7 @@ class _Reader:
         except (OSError, ValueError, RecursionError) as error:
             raise self._unreadable(
                 "unreadable-file",
-                f"{name} cannot be read: {_first_line(error)}.",
+                f"{name} cannot be read: {first_line(error)[:160]}.",
                 "Download or copy the dataset again.",
             ) from error
         if not isinstance(content, dict):
@@ -219,7 +219,7 @@ class _Reader:
                 width = 1
             values = column.to_numpy(zero_copy_only=False).astype(kind)
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise self._shape(name, _first_line(error)) from error
+            raise self._shape(name, first_line(error)[:160]) from error
         return values.reshape(-1, width)
 
     def _shape(self, name: str, what: str) -> Unreadable:
@@ -284,7 +284,3 @@ def _is_number(value: object) -> bool:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

@@ -17,7 +17,7 @@ from zk0.data.doctor.examine import Level, examine_recording
 from zk0.data.doctor.findings import Finding, in_episodes
 from zk0.data.doctor.reading import read
 from zk0.data.doctor.recording import Recording
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, first_line
 
 NUMBERS = ("counts", "indices", "timestamps")  # derived anew
 DROPPED = (  # findings whose episodes are not worth keeping
@@ -137,7 +137,7 @@ def _mend(copy: Path, recording: Recording, findings: Sequence[Finding], level: 
         _restate(copy)
         done.append("statistics computed anew.")
     except ValueError as error:
-        not_done.append(f"statistics stay as they were: {str(error).splitlines()[0]}")
+        not_done.append(f"statistics stay as they were: {first_line(error)}.")
     return Repair(done, not_done)
 
 
