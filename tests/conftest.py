@@ -3,16 +3,22 @@
 import os
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from zk0.sim import opengl
 
 opengl.configure()  # before any test imports MuJoCo
 if "PYTEST_XDIST_WORKER" in os.environ:  # others want the other cores; before PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Other work may share the machine: no test fails for its time alone.
+settings.register_profile("tests", settings.default, deadline=None)
+settings.load_profile("tests")
 
 PROJECT = Path(__file__).resolve().parents[1]
 EPISODES = 3
@@ -85,17 +91,14 @@ def flower(sources, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def federations(flower, tmp_path_factory: pytest.TempPathFactory):
-    """The same small federation twice; their folders are not to be written to."""
+def federation(flower, tmp_path_factory: pytest.TempPathFactory):
+    """A small federation's run; its folder is not to be written to."""
     from tests.flower import SETTINGS, FlowerRun
 
-    done = []
-    for _ in range(2):
-        outputs = tmp_path_factory.mktemp("outputs")
-        log = flower.run(SETTINGS, f"output-dir='{outputs}'")
-        (folder,) = outputs.iterdir()
-        done.append(FlowerRun(folder, log))
-    return done
+    outputs = tmp_path_factory.mktemp("outputs")
+    log = flower.run(SETTINGS, f"output-dir='{outputs}'")
+    (folder,) = outputs.iterdir()
+    return FlowerRun(folder, log)
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +109,20 @@ def controls(sources, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     return make_controls(tmp_path_factory.mktemp("controls"), sources)
 
 
-@pytest.fixture
-def policy():
+@pytest.fixture(scope="session")
+def built_policy():
+    """The embedded policy on the CPU; not to be changed."""
     import torch
 
     from zk0.learning.policy import build_policy
 
     return build_policy("embedded", 0, torch.device("cpu"))
+
+
+@pytest.fixture
+def policy(built_policy):
+    """The same, the test's own."""
+    return deepcopy(built_policy)
 
 
 @pytest.fixture(scope="session")

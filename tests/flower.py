@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +78,9 @@ class Flower:
         """`kill -9` the process that ServerApp and Ray's driver share, in all runs."""
         for superlink in _superlinks(self.environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"]):
             for process in superlink.children(recursive=True):
-                if process.name() == "flwr-simulation":
-                    process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    if process.name() == "flwr-simulation":
+                        process.kill()
 
     def status(self, run_id: str) -> tuple[str, str]:
         """How the run stands, and why it ended."""
@@ -124,7 +125,7 @@ def flower_at(
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "PYTHONUNBUFFERED": "1",
     }
-    app = _make_app(folder / "app", clients, server)
+    app = make_app(folder / "app", clients, server)
     _write_connection(folder / "flwr", len(clients), processes)
     try:
         yield Flower(app, environment)
@@ -132,7 +133,8 @@ def flower_at(
         _end(http)
 
 
-def _make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Path:
+def make_app(app: Path, clients: Sequence[Path], server: Sequence[Path]) -> Path:
+    """The project as an app with these datasets."""
     app.mkdir(parents=True)
     shutil.copytree(PROJECT / "src", app / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("LICENSE", "README.md"):
@@ -192,5 +194,6 @@ def _end(port: str) -> None:
     for superlink in _superlinks(port):
         family = [superlink, *superlink.children(recursive=True)]
         for member in family:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         psutil.wait_procs(family, timeout=10)

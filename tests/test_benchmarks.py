@@ -1,6 +1,6 @@
 """Benchmarks run: what README's figures come from, at the smallest size."""
 
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -10,23 +10,25 @@ from tests.conftest import PROJECT
 BENCHMARKS = PROJECT / "benchmarks"
 
 
-def python(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=300, cwd=BENCHMARKS
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a script in that folder: some import each other."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-def test_what_they_import_is_there():
-    scripts = sorted(path.stem for path in BENCHMARKS.glob("*.py"))
-    assert len(scripts) > 10
-    python("-c", f"import {', '.join(scripts)}")
+@pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_it_imports_is_there(script):
+    assert "__doc__" in runpy.run_path(str(script), run_name="imported")
 
 
-def test_a_training_step_is_compared_with_the_ratios_last():
+def test_a_training_step_is_compared_with_the_ratios_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    script = str(BENCHMARKS / "train_step.py")
     options = ("--size", "tiny", "--batch-size", "2", "--steps", "1")
-    said = python("train_step.py", *options).splitlines()
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    runpy.run_path(script, run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("ratios: forward_backward ")
     loss = next(line for line in said if line.startswith("loss: "))
     theirs, ours = (float(word.strip(",")) for word in loss.split() if word[0].isdigit())

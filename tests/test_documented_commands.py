@@ -1,5 +1,6 @@
 """Every `zk0` command of README and docs, typed where runs and data are small."""
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ FAILS = {("push", False): "hf auth login"}  # there is no token here
 @pytest.fixture
 def workplace(
     flower: Flower,
-    federations: list[FlowerRun],
+    federation: FlowerRun,
     controls: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -54,14 +55,16 @@ def workplace(
     shutil.copytree(PROJECT / "examples", app / "examples")
     runs = {name: controls[run] for name, run in BASELINES.items()}
     for name in ("RUN", "FEDERATED"):
-        runs[name] = federations[0].folder
+        runs[name] = federation.folder
     for name, run in runs.items():
-        shutil.copytree(run, app / "outputs" / name, symlinks=True)
+        shutil.copytree(run, app / "outputs" / name, symlinks=True, copy_function=link)
     monkeypatch.chdir(app)
     monkeypatch.setattr("zk0.paths.PROJECT", app)
     monkeypatch.setattr("webbrowser.open", lambda address: address.startswith("file:"))
     monkeypatch.setattr("zk0.sweep.flower.FlowerRunner", lambda *arguments: Written(falling))
-    monkeypatch.setenv("HF_TOKEN", "")
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     for name, recipe in list(RECIPES.items()):
         if name in ("touch", "near", "far"):
             scenes = tuple(replace(scene, episodes=2) for scene in recipe.scenes[:1])
@@ -69,6 +72,11 @@ def workplace(
         else:
             monkeypatch.delitem(RECIPES, name)
     return app
+
+
+def link(file: str, at: str) -> None:
+    """In place of a copy, where the file is one that is only ever replaced or read."""
+    os.link(file, at) if Path(file).suffix == ".safetensors" else shutil.copy2(file, at)
 
 
 def expanded(words: Sequence[str], folder: Path, datasets: dict[str, Path]) -> list[str]:

@@ -1,15 +1,15 @@
 """A real federation: `flwr run`, the Simulation Engine, Ray, two clients, two rounds."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 
-from tests.flower import SETTINGS, Flower, FlowerRun, flower_at
+from tests.flower import SETTINGS, Flower, FlowerRun, flower_at, make_app
 from tests.so100.make import Spec, make
 from zk0.comparison.compare import compare_runs
 from zk0.evaluation.videos import analyze
@@ -175,8 +175,8 @@ CONFIG = strict(
 
 
 @pytest.fixture
-def run(federations: list[FlowerRun]) -> FlowerRun:
-    return federations[0]
+def run(federation: FlowerRun) -> FlowerRun:
+    return federation
 
 
 def test_every_file_follows_its_schema(run: FlowerRun):
@@ -246,21 +246,6 @@ def test_charts_are_pictures(run: FlowerRun, name: str):
         assert len(image.convert("RGB").getcolors(1 << 24)) > 50
 
 
-def test_same_seed_gives_the_same_losses_and_the_same_final_hash(federations: list[FlowerRun]):
-    first, second = federations
-    assert first.events[-1]["hash"] == second.events[-1]["hash"]
-    name = "server/policy_loss_history.json"
-    assert first.read(name) == second.read(name)
-
-    def client_losses(run: FlowerRun) -> list[tuple[object, ...]]:
-        """Sorted, as clients reply in an order of their own."""
-        keys = ("round", "event", "client", "loss")
-        events = [event for event in run.events if event["event"].startswith("client")]
-        return sorted(tuple(event[key] for key in keys) for event in events)
-
-    assert client_losses(first) == client_losses(second)
-
-
 def test_last_checkpoint_is_the_final_model_for_lerobot(
     run: FlowerRun, monkeypatch: pytest.MonkeyPatch
 ):
@@ -280,7 +265,7 @@ def test_last_checkpoint_is_the_final_model_for_lerobot(
         parameter.requires_grad = False
     assert hash_arrays(get_trainable(policy)) == run.events[-1]["hash"]
     preprocess, _ = make_pre_post_processors(policy.config, str(folder))
-    assert "normalizer_processor" in str(preprocess.steps).lower() or preprocess.steps
+    assert "NormalizerProcessorStep" in [type(step).__name__ for step in preprocess.steps]
 
 
 def test_run_is_found_by_its_flower_number(run: FlowerRun):
@@ -296,20 +281,14 @@ def test_unknown_key_is_refused_by_plain_flwr_run(flower: Flower):
     assert "Invalid run configuration" in done.stdout + done.stderr
 
 
-def test_a_folder_that_cannot_be_written_ends_the_run_with_one_clear_line(flower: Flower):
-    log = flower.run(SETTINGS, "output-dir='/proc/zk0'", completes=False)
-    assert "output-dir: /proc/zk0 cannot be written" in log
-
-
 def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
-    datasets: dict[str, Path], tmp_path: Path
+    flower: Flower, datasets: dict[str, Path], tmp_path: Path
 ):
     cameras = dict.fromkeys(("observation.images.front", "observation.images.side"), (48, 64))
     folder = make(tmp_path / "other-camera", Spec(cameras=cameras, fps=10))
-    with flower_at(
-        tmp_path / "flower", [datasets["touch"], folder], [datasets["near"], datasets["far"]]
-    ) as flower:
-        log = flower.run(SETTINGS, f"output-dir='{tmp_path / 'outputs'}'", completes=False)
+    app = make_app(tmp_path / "app", [datasets["touch"], folder], [datasets["near"]])
+    outputs = f"output-dir='{tmp_path / 'outputs'}'"
+    log = replace(flower, app=app).run(SETTINGS, outputs, completes=False)
     reason = "1 of 2 clients can take part: other-camera: cameras side could be any"
     assert reason in log
     assert "round 1" not in log
@@ -323,13 +302,13 @@ def test_one_dataset_that_does_not_fit_ends_a_simulation_before_round_1(
 # --- evaluation -----------------------------------------------------------------------------------
 
 
-def call_zk0(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """With one thread, as many as Ray gives a client with one CPU."""
-    command = str(Path(sys.executable).parent / "zk0")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [command, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as Ray gives a client with one CPU."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_actions_are_predicted_before_round_1_and_in_the_last(run: FlowerRun):
@@ -368,38 +347,39 @@ def test_what_travels_is_counted(run: FlowerRun):
 
 
 def test_checkpoint_evaluated_afterwards_gives_the_same_numbers(
-    run: FlowerRun, datasets: dict[str, Path], tmp_path: Path
+    run: FlowerRun, zk0, one_thread, datasets: dict[str, Path], tmp_path: Path
 ):
     last = run.read("server/federated_metrics.json")["rounds"][-1]["server"]["datasets"]
     numbers = tmp_path / "numbers.json"
     sources = [
         part for name in ("near", "far") for part in ("--dataset", f"local:{datasets[name]}")
     ]
-    done = call_zk0(
-        "evaluate", str(run.folder / "models" / "last"), *sources, "--json", str(numbers)
-    )
-    assert done.returncode == 0, done.stderr
-    assert "near" in done.stdout
+    checkpoint = str(run.folder / "models" / "last")
+    status, out, err = zk0("evaluate", checkpoint, *sources, "--json", str(numbers))
+    assert status == 0, err
+    assert "near" in out
     for name, found in json.loads(numbers.read_text()).items():
         assert found == pytest.approx(last[name], rel=1e-4)
 
 
 def test_clients_held_out_episodes_can_be_evaluated_afterwards(
-    run: FlowerRun, datasets: dict[str, Path], tmp_path: Path
+    run: FlowerRun, zk0, one_thread, datasets: dict[str, Path], tmp_path: Path
 ):
     kept = run.read("clients/client_0/round_2.json")["evaluate"]
     numbers, source = tmp_path / "numbers.json", f"local:{datasets['touch']}"
     checkpoint = str(run.folder / "models" / "last")
-    done = call_zk0(
+    status, _, err = zk0(
         "evaluate", checkpoint, "--dataset", source, "--held-out", "--json", str(numbers)
     )
-    assert done.returncode == 0, done.stderr
+    assert status == 0, err
     found = json.loads(numbers.read_text())["touch"]
     assert found.pop("frames") == kept.pop("num-examples")
     assert found == pytest.approx(kept, rel=1e-4)
 
 
-def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path], tmp_path: Path):
+def test_one_client_in_one_round_is_the_centralized_run(
+    zk0, one_thread, datasets: dict[str, Path], tmp_path: Path
+):
     """Bit by bit, with the plain mean and nothing that holds the client back (mu = 0)."""
     other = (
         "num-server-rounds=1 local-steps=6 strategy='fedavg' rollout-episodes=0 rollout-videos=0 "
@@ -409,11 +389,11 @@ def test_one_client_in_one_round_is_the_centralized_run(datasets: dict[str, Path
         tmp_path / "flower", [datasets["touch"]], [datasets["near"], datasets["far"]]
     ) as flower:
         flower.run(SETTINGS, other, f"output-dir='{tmp_path / 'federated'}'")
-        done = call_zk0(
+        status, _, err = zk0(
             *("baseline", "centralized", "--app", str(flower.app)),
             *("-c", SETTINGS, "-c", other, "-c", f"output-dir='{tmp_path / 'centralized'}'"),
         )
-    assert done.returncode == 0, done.stderr
+    assert status == 0, err
     federated, centralized = (
         FlowerRun(next((tmp_path / kind).iterdir()), "") for kind in ("federated", "centralized")
     )

@@ -1,7 +1,6 @@
 """Named federations are what a run can be configured with."""
 
 from collections import Counter
-from importlib.resources import files
 
 import pytest
 
@@ -56,7 +55,3 @@ def test_a_misspelt_name_is_told_the_right_one() -> None:
         preset("so100-comunity")
     with pytest.raises(Zk0Error, match="There are so100-community, lerobot-so100"):
         preset("x")
-
-
-def test_they_come_with_the_package() -> None:
-    assert files("zk0.data").joinpath("presets.toml").is_file()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri, stdtrit
 
+from zk0.evaluation import intervals
 from zk0.evaluation.intervals import (
     Interval,
     mean_interval,
@@ -57,10 +58,12 @@ def test_one_seed_and_one_episode_have_no_interval():
     assert Interval(2.0).sign == 0
 
 
-def test_is_fast_and_the_same_every_time():
-    values = np.random.default_rng(0).normal(size=(3, 3000))
-    clusters = np.repeat(np.arange(300), 10)
-    assert mean_interval(values, clusters, 0.95) == mean_interval(values, clusters, 0.95)
+def test_is_the_same_every_time():
+    values = np.random.default_rng(0).normal(size=(3, 300))
+    clusters = np.repeat(np.arange(30), 10)
+    first = mean_interval(values, clusters, 0.95)
+    intervals._draws.cache_clear()
+    assert mean_interval(values, clusters, 0.95) == first
 
 
 @given(
@@ -70,7 +73,7 @@ def test_is_fast_and_the_same_every_time():
     scale=st.floats(0.1, 5),
     entropy=st.integers(0, 2**16),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_moves_and_stretches_with_the_data(seeds, sizes, shift, scale, entropy):
     clusters = np.repeat(np.arange(len(sizes)), sizes)
     values = np.random.default_rng(entropy).normal(size=(seeds, len(clusters)))
@@ -88,7 +91,7 @@ def test_moves_and_stretches_with_the_data(seeds, sizes, shift, scale, entropy):
     second=st.lists(st.booleans(), min_size=6, max_size=6),
     seeds=st.sampled_from([1, 2, 3]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rates_stay_rates_and_are_never_certain(first, second, seeds):
     one, other = np.reshape(first, (seeds, -1)), np.reshape(second, (seeds, -1))
     rate, difference = rate_interval(one, 0.95), rate_difference(one, other, 0.95)

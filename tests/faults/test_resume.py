@@ -146,6 +146,7 @@ def test_a_damaged_state_is_told_of_and_the_one_before_it_taken(damaged: Record)
 
 
 def test_the_end_and_the_record_are_those_of_the_straight_run(straight: Record, damaged: Record):
+    """As, with one seed, those of any two runs are: on SuperLinks of their own, in these."""
     assert_same_arrays(damaged, straight, ROUNDS)
     (end,), (straight_end,) = damaged.events("run-end"), straight.events("run-end")
     assert (end["round"], end["hash"]) == (ROUNDS, straight_end["hash"])

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -35,7 +35,6 @@ def draw_clients(data: st.DataObject, elements: st.SearchStrategy) -> tuple[NDAr
     return values, data.draw(st.lists(FRAMES, min_size=count, max_size=count))
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(st.data())
 def test_the_order_of_clients_changes_no_bit(data: st.DataObject):
     values, weights = draw_clients(data, EXACT)
@@ -60,7 +59,6 @@ def test_the_order_of_clients_changes_no_bit_of_a_models_worth_of_weights():
         assert ours["w"].tobytes() == theirs["w"].tobytes()
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(st.data())
 def test_identical_replies_are_their_own_mean_bit_for_bit(data: st.DataObject):
     """So that the weights sum to one: also for the smallest and the largest numbers there are."""
@@ -71,7 +69,6 @@ def test_identical_replies_are_their_own_mean_bit_for_bit(data: st.DataObject):
     assert mean.tobytes() == values.tobytes()
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(st.data())
 def test_the_mean_is_numpys_weighted_average(data: st.DataObject):
     values, weights = draw_clients(data, MODERATE)
@@ -80,7 +77,6 @@ def test_the_mean_is_numpys_weighted_average(data: st.DataObject):
     np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-9)
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(st.data())
 def test_a_mean_lies_between_the_lowest_and_the_highest(data: st.DataObject):
     values, weights = draw_clients(data, MODERATE)

@@ -122,3 +122,4 @@ def test_replies_are_handed_on_one_by_one():
         exchange(LocalGrid(answer, NODES), contents(), MessageType.TRAIN, 5.0), start=1
     ):
         assert len(made) == count
+    assert made == NODES

@@ -17,7 +17,7 @@ from flwr.app import (
     MessageType,
     RecordDict,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zk0.evaluation.policy_loss import PolicyLoss
@@ -315,7 +315,6 @@ def with_flipped(content: RecordDict, name: str, position: int, flip: int) -> No
     record["w"] = Array(whole.dtype, whole.shape, whole.stype, bytes(data))
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(offset=st.integers(0, 23), flip=st.integers(1, 255), name=st.sampled_from([ARRAYS, CONTROL]))
 def test_a_flip_in_any_byte_of_the_values_is_refused(offset: int, flip: int, name: str):
     content = trained(control=CHANGE)

@@ -889,11 +889,12 @@ def test_memory_does_not_grow_with_the_number_of_clients(trial: Open):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("momentum", "most"), [(0.0, 3.2), (0.7, 4.2)])
-def test_full_size_takes_four_updates_the_global_model_included_and_momentum_one_more(
+def test_a_round_takes_four_models_the_global_one_included_and_momentum_one_more(
     trial: Open, momentum: float, most: float
 ):
-    """Beside it: a reply, and sums in float64, which are two."""
-    size = 99_900_000
+    """Beside it: a reply, and sums in float64, which are two. In units of the model, of whatever
+    size: this one is a quarter of the full one."""
+    size = 24_975_000
     settings = "num-server-rounds=1", "fraction-evaluate=0.0", f"server-momentum={momentum}"
     run = trial(*settings, clients=CLIENTS[:3])
     beside = peak_memory(run, model(200, size)) / (4 * size)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 from numpy.typing import NDArray
@@ -195,7 +195,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@settings(deadline=None)  # other work may share the machine
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_flipped_bit_of_the_facts_is_taken_for_a_fact(saved: Path, position: float, bit: int):
     path = saved / "state" / "round_2" / "state.json"

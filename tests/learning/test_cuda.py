@@ -6,7 +6,7 @@ import torch
 from zk0.data.frames import Frames
 from zk0.learning import prefix_cache
 from zk0.learning.batches import Batches
-from zk0.learning.device import set_precision
+from zk0.learning.device import let_go_of_vision, set_precision
 from zk0.learning.policy import build_policy
 from zk0.learning.prefix import loss_from_prefix
 from zk0.learning.prefix_cache import Cached, CacheOptions, Resident
@@ -50,6 +50,16 @@ def test_prefixes_are_in_its_memory_and_what_reads_images_is_not(on_gpu, touch: 
     assert batches._prefixes.content.is_cuda
     vision = on_gpu.model.vlm_with_expert.vlm.model.vision_model
     assert {p.device.type for p in vision.parameters()} == {"cpu"}
+
+
+def test_vision_that_was_let_go_comes_back_for_the_next_dataset(on_gpu, touch: Frames):
+    expected = first_loss(on_gpu, Batches(on_gpu, touch, touch.statistics, CACHE))
+    let_go_of_vision(on_gpu)
+    vision = on_gpu.model.vlm_with_expert.vlm.model.vision_model
+    assert {p.device.type for p in vision.parameters()} == {"cpu"}
+    images = CacheOptions("vision", 0.0, "float32")
+    found = first_loss(on_gpu, Batches(on_gpu, touch, touch.statistics, images))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_prefixes_that_do_not_fit_are_streamed_to_the_same_loss(

@@ -350,14 +350,6 @@ def test_steps_from_cached_prefixes_use_nothing_that_reads_images(home, policy, 
     assert policy.model.state_proj.weight.device.type == "cpu"
 
 
-def test_vision_that_was_let_go_comes_back_for_the_next_dataset(home, policy, touch):
-    device.let_go_of_vision(policy)
-    expected = losses(policy, open_batches(policy, touch, "off"))
-    torch.testing.assert_close(
-        losses(policy, open_batches(policy, touch, "vision")), expected, rtol=1e-5, atol=1e-6
-    )
-
-
 def test_precision_is_part_of_the_key(home, policy, touch):
     encoder = open_batches(policy, touch, "off")._prefixes.encoder
     before = encoder.key("prefix", "float32")

@@ -1,6 +1,5 @@
 """A finished run's folder, as far as a comparison needs it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 
 from zk0.comparison.metrics import (
     Sample,
@@ -20,7 +19,8 @@ from zk0.comparison.metrics import (
 )
 from zk0.errors import Zk0Error
 from zk0.record.evidence import FrameLosses, Rollout, folder_of, load_frames, load_rollouts
-from zk0.record.run_folder import RunFolder
+from zk0.record.reading import parse, read_events
+from zk0.record.run_folder import CONFIG, EVENTS, ROUNDS, RunFolder
 from zk0.record.tasks import whole
 
 
@@ -119,7 +119,7 @@ def read_run(path: Path, which_round: str = "last") -> Run:
     """A run's folder, or FOLDER@ROUND; raises `Zk0Error` where it is none, has not finished or
     lacks that round."""
     path, own_round = _split(path)
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG).is_file():
         raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
     about = _read_description(path)
     events = _read_events(path)
@@ -146,41 +146,24 @@ def _split(path: Path) -> tuple[Path, str | None]:
 
 
 def _read_description(path: Path) -> Description:
-    content = RunFolder(path).read("config.json")
+    content = RunFolder(path).read(CONFIG)
     for key in ("kind", "trained_on", "budget", "evaluation"):
         if key not in content:
             raise Zk0Error(
                 f"{path} was made by an older version of zk0: its config.json has no {key}. "
                 "Train it again to compare it."
             )
-    return parse(TypeAdapter(Description), content, path / "config.json")
+    return parse(TypeAdapter(Description), content, path / CONFIG)
 
 
 def _read_rounds(path: Path) -> list[Round]:
-    name = "server/federated_metrics.json"
-    content = RunFolder(path).read(name)
-    return parse(TypeAdapter(list[Round]), content.get("rounds"), path / name)
-
-
-def parse[T](shape: TypeAdapter[T], content: Any, path: Path) -> T:
-    """Raises `Zk0Error` naming the file and the first part of it that has another shape."""
-    try:
-        return shape.validate_python(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
+    content = RunFolder(path).read(ROUNDS)
+    return parse(TypeAdapter(list[Round]), content.get("rounds"), path / ROUNDS)
 
 
 def _read_events(path: Path) -> list[dict[str, Any]]:
     """Of a run that has finished, the last one says so."""
-    file = path / "metrics.jsonl"
-    try:
-        text = file.read_text()
-        torn = not text.endswith("\n")
-        events = [] if torn else [json.loads(line) for line in text.splitlines()]
-    except (OSError, ValueError) as error:
-        raise Zk0Error(f"{file} cannot be read: {error}.") from None
+    events = read_events(path)
     if not events or events[-1]["event"] != "run-end":
         raise Zk0Error(f"{path} has not finished: resume it, or wait until it has.")
     return events
@@ -195,7 +178,7 @@ def _seconds_until(path: Path, chosen: int, events: Sequence[Mapping[str, Any]])
         if (each["event"], each.get("round")) == (wanted, chosen)
     ]
     if not times:
-        raise Zk0Error(f"{path / 'metrics.jsonl'} does not say when round {chosen} was evaluated.")
+        raise Zk0Error(f"{path / EVENTS} does not say when round {chosen} was evaluated.")
     return (times[-1] - datetime.fromisoformat(events[0]["time"])).total_seconds()
 
 

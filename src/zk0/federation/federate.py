@@ -36,7 +36,7 @@ from zk0.record.background import Background
 from zk0.record.checkpoint import forget_after
 from zk0.record.history import History
 from zk0.record.hub import push_or_skip
-from zk0.record.run_folder import RunFolder
+from zk0.record.run_folder import CONFIG, RunFolder
 from zk0.record.trackers import open_trackers
 from zk0.record.verdict import verdict
 
@@ -88,7 +88,7 @@ def take_up(
 ) -> Kept:
     """What the run to resume has left, read before any of its files changes; raises `Zk0Error`
     where configuration, clients or the server's data are not its own."""
-    refuse_other_evaluation(folder.read("config.json"), description)
+    refuse_other_evaluation(folder.read(CONFIG), description)
     return unpack_state(load_state(folder.path), config, clients)
 
 

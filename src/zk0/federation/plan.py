@@ -22,6 +22,7 @@ from zk0.federation.schedules import (
     begin,
     observe_start,
 )
+from zk0.record.run_folder import ROUNDS
 
 # What "auto" stands for: lr-schedule, and the switches adjust-globally, dynamic-mu and
 # boost-hard-clients.
@@ -33,7 +34,6 @@ PRESETS: Mapping[Literal["static", "dynamic"], tuple[LrSchedule, bool]] = {
 # policy's `optimizer_lr`, and a policy cannot be loaded without PyTorch.
 PREVIEW_RATES = {"embedded": 1e-3, "embedded-random": 2e-3}
 PREVIEW_RATE = 1e-4  # of every other model: SmolVLA's preset
-METRICS_FILE = "server/federated_metrics.json"
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,13 @@ _Losses = TypeAdapter(list[FiniteFloat | None], config=ConfigDict(strict=True))
 def read_outcomes(path: Path, num_rounds: int) -> list[Outcome]:
     """What rounds 0 to `num_rounds` of an earlier run gave.
 
-    `path` is a run folder, or without the clients' losses its `METRICS_FILE` or a JSON list of the
+    `path` is a run folder, or without the clients' losses its `ROUNDS` or a JSON list of the
     server's losses from round 0 on, null where there is none. Raises `Zk0Error` for anything else.
     """
     is_folder = path.is_dir()
     clients = _read_client_losses(path) if is_folder else {}
     known = {}
-    for entry in _read_rounds(path / METRICS_FILE if is_folder else path):
+    for entry in _read_rounds(path / ROUNDS if is_folder else path):
         trained = {} if entry.void else clients.get(entry.round, {})
         known[entry.round] = Outcome(entry.server.loss if entry.server else None, trained)
     return [known.get(number, Outcome()) for number in range(num_rounds + 1)]
@@ -183,7 +183,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise Zk0Error(
             f"--losses: {path} cannot be read ({error.strerror}). Name a run folder, its "
-            f"{METRICS_FILE}, or a JSON list of losses."
+            f"{ROUNDS}, or a JSON list of losses."
         ) from None
 
 
@@ -192,5 +192,5 @@ def _broken(path: Path, error: Invalid) -> Zk0Error:
     where = "".join(f"{part}: " for part in problem["loc"])
     return Zk0Error(
         f"--losses: {path} holds no losses ({where}{problem['msg']}). Name a run folder, its "
-        f"{METRICS_FILE}, or a JSON list of losses from round 0 on."
+        f"{ROUNDS}, or a JSON list of losses from round 0 on."
     )

@@ -13,7 +13,7 @@ from loguru import logger
 from zk0.record.background import Background
 from zk0.record.card import Card, metrics_of
 from zk0.record.charts import Plan, Planned, loss_chart, schedule_chart
-from zk0.record.run_folder import RunFolder
+from zk0.record.run_folder import CONFIG, ROUNDS, RunFolder
 from zk0.record.trackers import Trackers
 
 
@@ -61,7 +61,7 @@ class History:
     def card(self, server_round: int) -> Card:
         """What a checkpoint of a round says of itself, as far as it is known now."""
         metrics = metrics_of(server_round, self.rounds[server_round], self.client_losses)
-        return Card(self.folder.read("config.json"), deepcopy(metrics))
+        return Card(self.folder.read(CONFIG), deepcopy(metrics))
 
     def add_plan(self, server_round: int, plan: Plan) -> None:
         """The learning rate and mu of a round, and the rules that made them so."""
@@ -213,7 +213,7 @@ class History:
     def close_round(self) -> None:
         """Bring the files that summarise the run up to date."""
         self.folder.write(
-            "server/federated_metrics.json",
+            ROUNDS,
             {"rounds": [{"round": number, **content} for number, content in self.rounds.items()]},
         )
         self.folder.write("server/policy_loss_history.json", self._loss_history())

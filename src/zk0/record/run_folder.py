@@ -16,6 +16,7 @@ from zk0.errors import Zk0Error, cannot_write
 from zk0.files import write_whole
 from zk0.paths import PROJECT, from_project
 
+CONFIG, EVENTS, ROUNDS = "config.json", "metrics.jsonl", "server/federated_metrics.json"
 LIBRARIES = ("zk0", "flwr", "ray", "lerobot", "torch", "transformers", "numpy", "datasets", "av")
 
 
@@ -61,7 +62,7 @@ class RunFolder:
     @classmethod
     def find(cls, output_dir: str, flower_run_id: int) -> Self | None:
         """The folder of the given Flower run, newest first; None where there is none."""
-        for path in sorted(from_project(output_dir).glob("*/config.json"), reverse=True):
+        for path in sorted(from_project(output_dir).glob(f"*/{CONFIG}"), reverse=True):
             with suppress(OSError, ValueError, KeyError):  # another run's, being written or removed
                 if json.loads(path.read_text())["flower_run_id"] == str(flower_run_id):
                     return cls(path.parent)
@@ -85,7 +86,7 @@ class RunFolder:
     def describe(self, content: dict[str, Any], resumed_after: int | None) -> None:
         """Write config.json; a resumed run's keeps what it began with and tells when it went on."""
         if resumed_after is not None:
-            before = self.read("config.json")
+            before = self.read(CONFIG)
             resumed = {"after_round": resumed_after, "flower_run_id": content["flower_run_id"]}
             resumed["config"] = content["config"]
             self._drop_torn_line()
@@ -95,12 +96,12 @@ class RunFolder:
                 "flower_run_id": content["flower_run_id"],
                 "resumed": [*before.get("resumed", []), resumed],
             }
-        self.write("config.json", content)
+        self.write(CONFIG, content)
         self.is_taken_up = True
 
     def _drop_torn_line(self) -> None:
         """A killed run may have been in the middle of its last line."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / EVENTS
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -110,7 +111,7 @@ class RunFolder:
         """Add one line to metrics.jsonl and hand it to the operating system at once."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, **values}, allow_nan=False)
-        path = self.path / "metrics.jsonl"
+        path = self.path / EVENTS
         try:
             with path.open("a") as file:
                 file.write(line + "\n")

@@ -1,32 +1,20 @@
 """A run's folder as far as a report needs it: finished, or still running."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
-from zk0.comparison.runs import parse
 from zk0.errors import Zk0Error
 from zk0.evaluation.tally import Tally
-from zk0.record.run_folder import RunFolder
+from zk0.record.reading import Part, parse, read_events
+from zk0.record.run_folder import CONFIG, EVENTS, ROUNDS, RunFolder
 from zk0.record.tasks import together
 
-METRICS = "server/federated_metrics.json"
 Curve = Mapping[int, float]  # a value by round
-
-
-def _hyphenate(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class Part(BaseModel):
-    """A piece of a record, whose keys have hyphens."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=_hyphenate, allow_inf_nan=False)
 
 
 class Client(BaseModel):
@@ -108,9 +96,9 @@ class Round(Part):
     evaluate: dict[str, float] | None = None
     rollouts: dict[str, Tally] | None = None
     traffic: dict[str, int] = Field({}, alias="bytes")
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field({})
     cosine: Cosine | None = None
-    failures: list[Failure] = []
+    failures: tuple[Failure, ...] = ()
     void: bool = False
     server_error: str | None = None
     rollout_error: str | None = None
@@ -178,13 +166,13 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """Raises `Zk0Error` where `path` is no run's folder, or one of its files is damaged."""
-    if not (path / "config.json").is_file():
+    if not (path / CONFIG).is_file():
         raise Zk0Error(f"{path} is no run folder: it has no config.json. Name a folder of a run.")
     folder = RunFolder(path)
-    about = parse(TypeAdapter(Description), folder.read("config.json"), path / "config.json")
-    content = folder.read(METRICS)["rounds"] if (path / METRICS).exists() else []
-    rounds = parse(TypeAdapter(list[Round]), content, path / METRICS)
-    events = _read_events(path / "metrics.jsonl")
+    about = parse(TypeAdapter(Description), folder.read(CONFIG), path / CONFIG)
+    content = folder.read(ROUNDS)["rounds"] if (path / ROUNDS).exists() else []
+    rounds = parse(TypeAdapter(list[Round]), content, path / ROUNDS)
+    events = read_events(path)
     return Record(
         path,
         about,
@@ -200,32 +188,7 @@ def _select[T](
     shape: TypeAdapter[list[T]], events: Sequence[Mapping[str, Any]], kind: str, path: Path
 ) -> list[T]:
     chosen = [event for event in events if event["event"] == kind]
-    return parse(shape, chosen, path / "metrics.jsonl")
-
-
-def _read_events(path: Path) -> list[dict[str, Any]]:
-    """Whole lines only: a running federation may be in the middle of the last one.
-
-    What a resumed run did over again counts once, as it went the second time.
-    """
-    try:
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        events = [json.loads(line) for line in lines]
-        return list(_without_undone(events))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Zk0Error(f"{path} cannot be read: {error}.") from error
-
-
-def _without_undone(events: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Events less those that a later "resume" went back before."""
-    until = float("inf")
-    kept = []
-    for event in reversed(events):
-        if event.get("round", float("inf")) <= until:  # a run's failure is of no round
-            kept.append(event)
-        if event["event"] == "resume":
-            until = min(until, event["round"])
-    return reversed(kept)
+    return parse(shape, chosen, path / EVENTS)
 
 
 def _span(events: Sequence[Mapping[str, Any]]) -> float:

@@ -11,7 +11,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from zk0.errors import Zk0Error
-from zk0.record.run_folder import RunFolder
+from zk0.record.run_folder import EVENTS, RunFolder
 from zk0.sweep import report
 from zk0.sweep.file import Sweep
 from zk0.sweep.study import OpenTrial, Study, Trial
@@ -187,7 +187,7 @@ class Follower:
 
     def _read_events(self, offset: int) -> list[dict]:
         """The whole lines of metrics.jsonl from `offset` on; moves `self.offset` behind them."""
-        path = self.folder.path / "metrics.jsonl" if self.folder else None
+        path = self.folder.path / EVENTS if self.folder else None
         if path is None or not path.is_file():
             return []
         content = path.read_bytes()[offset:]

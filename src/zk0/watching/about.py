@@ -4,19 +4,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from zk0 import rhythm
-from zk0.errors import Zk0Error
+from zk0.record.reading import Part, unreadable
 from zk0.record.tasks import dataset_of
 
-CONFIG = "config.json"
 
-
-class Settings(BaseModel):
+class Settings(Part):
     """Keys of the run-config; those that older versions did not have may be missing."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=lambda name: name.replace("_", "-"))
 
     num_server_rounds: int
     seed: int | None = None
@@ -98,6 +94,4 @@ def parse_about(path: Path, text: str | bytes) -> About:
     try:
         return About.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise Zk0Error(f"{path} cannot be read: {where}: {problem['msg']}.") from None
+        raise unreadable(path, error) from None

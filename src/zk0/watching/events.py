@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+
+from zk0.record.reading import Part
 
 Share = Annotated[int, Field(ge=0)]
 Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=lambda name: name.replace("_", "-"))
-
+class _Event(Part):
     time: AwareDatetime
     event: str
     round: int

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from zk0.errors import Zk0Error
 from zk0.paths import from_project
-from zk0.watching.about import CONFIG
-from zk0.watching.follow import EVENTS
+from zk0.record.run_folder import CONFIG, EVENTS
 
 NAMED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(-\d+)?")
 PARTS = {"server", "clients", "models"}  # which a run makes before anything else

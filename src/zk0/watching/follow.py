@@ -7,12 +7,11 @@ from datetime import datetime
 from pathlib import Path
 
 from zk0.errors import Zk0Error
-from zk0.watching.about import CONFIG, About, parse_about
+from zk0.record.run_folder import CONFIG, EVENTS, ROUNDS
+from zk0.watching.about import About, parse_about
 from zk0.watching.events import Event, RunError, parse
 from zk0.watching.story import Story, tell_all
 
-EVENTS = "metrics.jsonl"
-SUMMARY = "server/federated_metrics.json"
 POLL_S = 0.25
 
 
@@ -87,7 +86,7 @@ class Watched:
         self.about: About | None = None  # until the clients were met
         self._events = Tail(folder / EVENTS)
         self._config = Document(folder / CONFIG)
-        self._summary = Document(folder / SUMMARY)
+        self._summary = Document(folder / ROUNDS)
         self._bytes: dict[int, tuple[int, int]] = {}
 
     def poll(self) -> list[Event]:
