@@ -173,7 +173,7 @@ class Training:
 
     def run(self) -> None:
         loss = self.evaluation.evaluate(0)
-        state, _ = begin(self.settings)
+        state = begin(self.settings)
         state = state if loss is None else observe_start(state, loss)
         self._keep(0, loss)
         for number in range(1, self.config.num_server_rounds + 1):
@@ -194,8 +194,7 @@ class Training:
             self._evaluate_held_out(number)
             loss = self.evaluation.evaluate(number)
         self._keep(number, loss)
-        following, _ = advance(self.settings, state, loss, {self.trained_on[0]: result.loss})
-        return following
+        return advance(self.settings, state, loss, {self.trained_on[0]: result.loss})
 
     def _train(self, number: int, rate: float) -> LocalResult:
         """No proximal term: there is nothing to stay near to. The first client's seed."""

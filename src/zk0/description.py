@@ -8,7 +8,7 @@ from zk0.config import Config, Dataset, Datasets
 from zk0.data.frames import Frames
 from zk0.data.statistics import Statistics
 from zk0.evaluation.policy_loss import NOISE_SEED
-from zk0.federation.roster import Client
+from zk0.federation.roster import Client, count_sampled
 from zk0.learning.training import count_steps
 from zk0.record.run_folder import describe_software
 
@@ -88,8 +88,8 @@ def _describe_unseen(datasets: Datasets, unseen: Mapping[str, Frames]) -> list[d
 def plan_steps(config: Config, clients: Sequence[Client]) -> dict[str, int]:
     """Gradient steps that the federation plans for each client; of those sampled in part of the
     rounds, the expected number. Controls have the same in all."""
-    taking_part = max(int(config.fraction_train * len(clients)), config.min_train_nodes)
-    rounds = config.num_server_rounds * min(1.0, taking_part / len(clients))
+    sampled = count_sampled(len(clients), config.fraction_train, config.min_train_nodes)
+    rounds = config.num_server_rounds * sampled / len(clients)
     return {str(each.number): round(rounds * steps_in_round(config, each)) for each in clients}
 
 

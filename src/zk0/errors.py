@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -10,6 +11,13 @@ class Zk0Error(Exception):
 def first_line(error: Exception) -> str:
     """What a library's error says, in one line; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error`, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def cannot_write(what: Path | str, error: Exception) -> Zk0Error:

@@ -1,8 +1,12 @@
 """Files that are whole for whoever looks at them."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from zk0.errors import Zk0Error
 
 
 def reserve(path: Path, size: int) -> None:
@@ -10,6 +14,16 @@ def reserve(path: Path, size: int) -> None:
     disk is an `OSError` now, not a crash when its memory map is written."""
     with path.open("ab") as file:
         os.posix_fallocate(file.fileno(), 0, size)
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Where a command's `--json` says so; raises `Zk0Error` where it cannot be written."""
+    if path is None:
+        return
+    try:
+        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise Zk0Error(f"--json: {path} cannot be written ({error.strerror}).") from None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

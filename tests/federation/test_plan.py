@@ -83,7 +83,8 @@ def test_every_key_reaches_its_setting():
         "lr_boost_factor": 1.21,
     }
     switches = {"adjust_globally": "on", "dynamic_mu": "off", "boost_hard_clients": "on"}
-    assert schedule_settings(config(**values, **switches), 0.02, 42) == ScheduleSettings(
+    given = config(num_server_rounds=42, **values, **switches)
+    assert schedule_settings(given, 0.02) == ScheduleSettings(
         initial_lr=0.02,
         num_rounds=42,
         adjust_globally=True,
@@ -91,11 +92,6 @@ def test_every_key_reaches_its_setting():
         boost_hard_clients=True,
         **values,
     )
-
-
-def test_rounds_are_the_configurations_unless_given():
-    assert schedule_settings(config(num_server_rounds=17), 1e-3).num_rounds == 17
-    assert schedule_settings(config(num_server_rounds=17), 1e-3, 3).num_rounds == 3
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ class Trial:
         )
         zeros = {name: np.zeros_like(values) for name, values in START.items()}
         control = pack_arrays(zeros) if config.strategy == "scaffold" else None
-        schedule, _ = begin(self.settings)
+        schedule = begin(self.settings)
         self.start = Progress(0, pack_arrays(START), control, schedule)
 
     def route(self, message: Message) -> Message:
@@ -841,7 +841,7 @@ def canned(arrays: Arrays) -> Callable[[Message], Message]:
 def opened_on(run: Trial, arrays: Arrays) -> Progress:
     run.grid.answer = canned({name: values + 1 for name, values in arrays.items()})
     run.server.evaluate = lambda *_: None
-    schedule, _ = begin(run.settings)
+    schedule = begin(run.settings)
     return Progress(0, pack_arrays(arrays), None, schedule)
 
 

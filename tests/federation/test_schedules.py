@@ -60,13 +60,13 @@ SPREAD = (1.0, 1.0, 1.0)
 def play(
     settings: ScheduleSettings, outcomes: Sequence[Outcome], start: float | None = None
 ) -> tuple[ScheduleState, list[RoundPlan]]:
-    state, plan = begin(settings)
+    state = begin(settings)
     if start is not None:
         state = observe_start(state, start)
-    plans = [plan]
+    plans = [state.plan]
     for server_loss, client_losses in outcomes:
-        state, plan = advance(settings, state, server_loss, client_losses)
-        plans.append(plan)
+        state = advance(settings, state, server_loss, client_losses)
+        plans.append(state.plan)
     return state, plans
 
 
@@ -155,11 +155,11 @@ def test_loss_before_round_1_is_the_first_best_one():
 
 
 def test_start_is_observed_once_and_before_round_1_is_over():
-    state = observe_start(begin(STILL)[0], 1.0)
+    state = observe_start(begin(STILL), 1.0)
     with pytest.raises(ValueError, match="no start"):
         observe_start(state, 1.0)
     with pytest.raises(ValueError, match="no start"):
-        observe_start(advance(STILL, begin(STILL)[0], None, {})[0], 1.0)
+        observe_start(advance(STILL, begin(STILL), None, {}), 1.0)
 
 
 @pytest.mark.parametrize(("lr_factor", "rate"), [(1.2, 1e-3), (0.5, 0.5e-3), (1e-9, 1e-5)])
@@ -415,8 +415,8 @@ def test_resumed_schedule_plans_what_the_uninterrupted_one_plans(
     assert state.plan == plans[kill]
     resumed = []
     for server_loss, client_losses in history[kill:]:
-        state, plan = advance(settings, state, server_loss, client_losses)
-        resumed.append(plan)
+        state = advance(settings, state, server_loss, client_losses)
+        resumed.append(state.plan)
     assert before + resumed == plans
     assert state == final
 
@@ -445,7 +445,7 @@ def test_state_does_not_grow_with_the_run(history: list[Outcome]):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_not_finite_is_refused(loss: float):
-    state, _ = begin(STILL)
+    state = begin(STILL)
     for outcome in ((loss, {}), (None, {0: 1.0, 1: loss})):
         with pytest.raises(Zk0Error, match="a loss of round 1 is not finite"):
             advance(STILL, state, *outcome)

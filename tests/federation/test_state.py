@@ -275,9 +275,9 @@ def config_with(*run_config: str) -> Config:
 def progress_after(config: Config, scaffold: bool = False) -> Progress:
     """After round 1 of a run whose schedule has seen losses."""
     settings = schedule_settings(config, 1e-3)
-    schedule, _ = begin(settings)
+    schedule = begin(settings)
     schedule = observe_start(schedule, 1.25)
-    schedule, _ = advance(settings, schedule, 0.1 + 0.2, {0: 1.0, 1: 9.0, 2: 1.1})
+    schedule = advance(settings, schedule, 0.1 + 0.2, {0: 1.0, 1: 9.0, 2: 1.1})
     control = pack_arrays(drawn(5)) if scaffold else None
     return Progress(1, pack_arrays(drawn(1)), control, schedule, 0.1 + 0.2, 1, 0, 0)
 

@@ -16,7 +16,7 @@ from tests.watching.runs import REAL, START, Script, make_run
 from zk0.commands.watch import runs, watch
 from zk0.errors import Zk0Error
 from zk0.watching.find import choose_run, find_runs
-from zk0.watching.overview import Row, in_a_word, rows, table
+from zk0.watching.overview import Row, rows, table
 
 WHOLE = Script().judge(0, 2.0).play(1).play(2).play(3).say("run-end", 3).text
 
@@ -101,12 +101,6 @@ def test_the_oldest_runs_count_as_federated(tmp_path: Path):
     (folder / "config.json").write_text(json.dumps(content))
     (row,) = listed(tmp_path)
     assert (row.kind, row.strategy, row.preset) == ("federated", "fedprox", None)
-
-
-def test_the_verdict_in_a_word():
-    assert in_a_word({"composite": {0: 2.0, 1: 1.0}}) == "better"
-    assert in_a_word({"composite": {0: 2.0, 1: 2.0}}) == "worse"
-    assert in_a_word({"composite": {1: 2.0}}) == in_a_word({"composite": {}}) == "no verdict"
 
 
 def test_the_run_that_is_watched(outputs: Path):

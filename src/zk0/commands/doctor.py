@@ -1,6 +1,5 @@
 """`zk0 data doctor`: what is wrong with a dataset, before anybody trains on it."""
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zk0.errors import Zk0Error
+from zk0.files import write_json
 
 if TYPE_CHECKING:
     from zk0.data.doctor.findings import Finding
@@ -153,13 +153,8 @@ def _fix(console: Console, slug: str, folder: Path, target: Path, found: "Report
 
 
 def _write(path: Path | None, reports: "Sequence[Report]", both: "Sequence[Finding]") -> None:
-    if path is None:
-        return
     content = {
         "datasets": [report.to_json() for report in reports],
         "shared": [finding.to_json() for finding in both],
     }
-    try:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise Zk0Error(f"--json: {path} cannot be written ({error.strerror}).") from None
+    write_json(path, content)

@@ -1,6 +1,5 @@
 """`zk0 evaluate` and `zk0 rollout`: a checkpoint on recorded data, and in the simulator."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zk0.errors import Zk0Error
+from zk0.files import write_json
 
 if TYPE_CHECKING:
     from zk0.config import Config
@@ -49,7 +49,7 @@ def evaluate(
     sources = [_as_in(run, Source.parse(text)) for text in dataset]
     results = evaluate_checkpoint(checkpoint, sources, held_out, config)
     Console().print(_loss_table(results))
-    _write(json_file, {slug: result.to_json() for slug, result in results.items()})
+    write_json(json_file, {slug: result.to_json() for slug, result in results.items()})
 
 
 def rollout(
@@ -72,7 +72,7 @@ def rollout(
     config = _config_of(_run_of(checkpoint), run_config or [])
     table = roll_out_checkpoint(checkpoint, twins, episodes, config, videos, filmed)
     Console().print(_tally_table(table))
-    _write(json_file, {who: [each.to_json() for each in rows] for who, rows in table.items()})
+    write_json(json_file, {who: [each.to_json() for each in rows] for who, rows in table.items()})
 
 
 def _run_of(checkpoint: Path) -> dict[str, Any] | None:
@@ -149,12 +149,3 @@ def _cells(tally: "Tally") -> list[str]:
         *map(share, (tally.grasped, tally.lifted, tally.moved)),
         "" if tally.seconds is None else f"{tally.seconds:.1f} s",
     ]
-
-
-def _write(path: Path | None, content: Any) -> None:
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise Zk0Error(f"--json: {path} cannot be written ({error.strerror}).") from None

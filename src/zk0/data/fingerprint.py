@@ -17,13 +17,18 @@ PARTS = ("meta", "data", "videos")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
+def list_files(root: Path) -> list[Path]:
+    """All that a dataset consists of."""
+    return sorted(path for part in PARTS for path in (root / part).rglob("*") if path.is_file())
+
+
 def fingerprint(root: Path) -> str:
     """SHA-256 over the names and contents of the files in a dataset's meta, data and videos.
 
     Kept under `ZK0_HOME` for as long as the files have the same sizes and times, so that a large
     dataset is not read as a whole whenever it is opened.
     """
-    files = sorted(path for part in PARTS for path in (root / part).rglob("*") if path.is_file())
+    files = list_files(root)
     kept = home() / "fingerprints" / _listing(root, files)
     try:
         known = kept.read_text()

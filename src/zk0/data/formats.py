@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 from loguru import logger
 
+from zk0.data.fingerprint import list_files
 from zk0.errors import Zk0Error
 from zk0.paths import home
 
@@ -242,16 +243,11 @@ def _converted(folder: Path, slug: str) -> Path:
 def _key(folder: Path) -> str:
     """SHA-256 over the contents of meta/ and over the names and sizes of data and videos."""
     digest = hashlib.sha256(READ.encode())
-    for path in _files(folder):
+    for path in list_files(folder):
         name = path.relative_to(folder).as_posix()
         content = path.read_bytes() if name.startswith("meta/") else path.stat().st_size
         digest.update(repr((name, content)).encode())
     return digest.hexdigest()[:32]
-
-
-def _files(folder: Path) -> list[Path]:
-    parts = (folder / part for part in ("meta", "data", "videos"))
-    return sorted(path for part in parts for path in part.rglob("*") if path.is_file())
 
 
 def _convert(folder: Path, slug: str, target: Path) -> None:
@@ -271,7 +267,7 @@ def _convert(folder: Path, slug: str, target: Path) -> None:
 
 def _linked(folder: Path, copy: Path) -> Path:
     """The dataset as folders of links: the converter renames the folder that it works on."""
-    for path in _files(folder):
+    for path in list_files(folder):
         link = copy / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())

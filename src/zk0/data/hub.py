@@ -36,7 +36,7 @@ from huggingface_hub.utils import tqdm
 from loguru import logger
 
 from zk0.data.formats import READABLE, missing, readable_format
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, causes
 
 METADATA = ("meta/*",)
 PARTS = (*METADATA, "data/*", "videos/*", "README.md")  # the star goes into folders
@@ -245,7 +245,7 @@ def _instead(error: BaseException, name: str, revision: str) -> Snapshot:
 
 def _is_unreachable(error: BaseException) -> bool:
     """Whether the Hub gave no answer; that the dataset is not to be had is an answer."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     status = _status(chain)
     nobody = (OfflineModeIsEnabled, httpx.TransportError, *STRANGE)
     return any(isinstance(each, nobody) for each in chain) or status == 429 or status >= 500
@@ -253,7 +253,7 @@ def _is_unreachable(error: BaseException) -> bool:
 
 def _reason(error: BaseException, name: str, revision: str) -> str:
     """Why it cannot be had and what to do, without the token."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     reason = _refusal(chain, name, revision) or _fault(chain)
     token = get_token()
     return reason.replace(token, "(token)") if token else reason
@@ -320,9 +320,3 @@ def _status(chain: list[BaseException]) -> int:
     """Of the Hub's answer; 0 where it gave none."""
     answers = (getattr(error, "response", None) for error in chain)
     return next((each.status_code for each in answers if isinstance(each, httpx.Response)), 0)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -19,10 +19,5 @@ def preset(name: str) -> Datasets:
     return presets[name]
 
 
-def names() -> list[str]:
-    """Of all federations."""
-    return list(_read())
-
-
 def _read() -> dict[str, Datasets]:
     return tomllib.loads(files(__package__).joinpath("presets.toml").read_text("utf-8"))

@@ -148,7 +148,7 @@ class Federation:
         arrays = starting_arrays(config, policy)
         if config.start_from:
             logger.info("starting from the weights of {}", config.start_from)
-        schedule, _ = begin(self.settings)
+        schedule = begin(self.settings)
         control = _pack(zeros_like(arrays)) if config.strategy == "scaffold" else None
         return Progress(0, _pack(arrays), control, schedule)
 

@@ -45,10 +45,8 @@ class Outcome:
     client_losses: Mapping[int, float] = field(default_factory=dict)
 
 
-def schedule_settings(
-    config: Config, initial_lr: float, num_rounds: int | None = None
-) -> ScheduleSettings:
-    """The schedule of a run of `num_rounds` (the configuration's where None) from `initial_lr`.
+def schedule_settings(config: Config, initial_lr: float) -> ScheduleSettings:
+    """The schedule of a run from `initial_lr`.
 
     A key that is not "auto" wins over the preset. Only the strategy "fedprox" has a proximal term.
     Raises `Zk0Error` where `eta-min` is above `initial_lr`.
@@ -62,7 +60,7 @@ def schedule_settings(
         initial_lr=initial_lr,
         eta_min=config.eta_min,
         lr_schedule=lr_schedule if config.lr_schedule == "auto" else config.lr_schedule,
-        num_rounds=config.num_server_rounds if num_rounds is None else num_rounds,
+        num_rounds=config.num_server_rounds,
         t_0=config.t_0,
         t_mult=config.t_mult,
         stall_patience=config.stall_patience,
@@ -90,16 +88,16 @@ def simulate(
 
     `outcomes[0]` is the evaluation before round 1. Rounds beyond the last outcome give nothing.
     """
-    state, plan = begin(settings)
+    state = begin(settings)
     known = dict(enumerate(outcomes))
     start = known.get(0, Outcome()).server_loss
     if start is not None:
         state = observe_start(state, start)
-    plans = [(state.round, plan)]
+    plans = [(state.round, state.plan)]
     while state.round < settings.num_rounds:
         outcome = known.get(state.round, Outcome())
-        state, plan = advance(settings, state, outcome.server_loss, outcome.client_losses)
-        plans.append((state.round, plan))
+        state = advance(settings, state, outcome.server_loss, outcome.client_losses)
+        plans.append((state.round, state.plan))
     return plans
 
 

@@ -83,11 +83,16 @@ def wait_for_nodes(grid: Grid, min_available: int) -> list[int]:
     return nodes
 
 
+def count_sampled(clients: int, fraction: float, minimum: int) -> int:
+    """How many of so many clients take part in a round."""
+    return min(clients, max(int(fraction * clients), minimum))
+
+
 def sample(
     clients: Sequence[Client], fraction: float, minimum: int, seed: Iterable[int]
 ) -> list[Client]:
     """`fraction` of the clients but at least `minimum`, chosen by `seed`, in their order."""
-    wanted = min(len(clients), max(int(fraction * len(clients)), minimum))
+    wanted = count_sampled(len(clients), fraction, minimum)
     chosen = np.random.default_rng(list(seed)).choice(len(clients), wanted, replace=False)
     return [clients[index] for index in sorted(chosen)]
 

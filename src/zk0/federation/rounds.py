@@ -123,7 +123,7 @@ class Rounds:
         if self._is_due(number, after):
             self._evaluate_clients(number, after)
             loss = self.server.evaluate(number, after.arrays)
-        schedule, _ = advance(self.settings, before.schedule, loss, losses)
+        schedule = advance(self.settings, before.schedule, loss, losses)
         after = replace(after, server_round=number, schedule=schedule).judged(number, loss)
         self._save(number, after)
         self.server.close(after)

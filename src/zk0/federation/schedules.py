@@ -133,11 +133,11 @@ class ScheduleState:
         )
 
 
-def begin(settings: ScheduleSettings) -> tuple[ScheduleState, RoundPlan]:
-    """The state before round 1 and that round's plan."""
+def begin(settings: ScheduleSettings) -> ScheduleState:
+    """The state before round 1, with that round's plan."""
     rate, mu = scheduled_lr(settings, 1, 1.0), scheduled_mu(settings, 1, 1.0, 1.0)
     plan = RoundPlan(rate, mu, {}, ())
-    return ScheduleState(1, plan, (), None, 0, 1.0, 1.0), plan
+    return ScheduleState(1, plan, (), None, 0, 1.0, 1.0)
 
 
 def observe_start(state: ScheduleState, server_loss: float) -> ScheduleState:
@@ -156,8 +156,8 @@ def advance(
     state: ScheduleState,
     server_loss: float | None,
     client_losses: Mapping[int, float],
-) -> tuple[ScheduleState, RoundPlan]:
-    """The next state and plan, from what round `state.round` gave.
+) -> ScheduleState:
+    """The next state, with its round's plan, from what round `state.round` gave.
 
     `server_loss` is the server's loss after the round, None where it was not evaluated;
     `client_losses` are the training losses of the round's clients, empty for a void round. Raises
@@ -173,7 +173,7 @@ def advance(
     else:
         upcoming, rules = _adjust(settings, upcoming, rule)
         plan = _plan(settings, upcoming, client_losses, rules)
-    return replace(upcoming, plan=plan), plan
+    return replace(upcoming, plan=plan)
 
 
 def scheduled_lr(settings: ScheduleSettings, server_round: int, lr_factor: float) -> float:

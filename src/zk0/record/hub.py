@@ -6,7 +6,6 @@ The token is read where the Hub's own tools keep it (`hf auth login`, HF_TOKEN) 
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from loguru import logger
 
-from zk0.errors import Zk0Error
+from zk0.errors import Zk0Error, causes
 from zk0.record.card import METRICS, is_hub_name
 
 PARTS = (
@@ -139,7 +138,7 @@ def _send(hub: HfApi, upload: Upload, private: bool) -> str:
 
 def _reason(error: BaseException, repo_id: str) -> str:
     """Why the Hub did not take it, in one line."""
-    chain = list(_causes(error))
+    chain = list(causes(error))
     if any(isinstance(each, OfflineModeIsEnabled) for each in chain):
         return "HF_HUB_OFFLINE is set, which forbids it."
     if any(isinstance(each, httpx.TransportError) for each in chain):
@@ -157,9 +156,3 @@ def _reason(error: BaseException, repo_id: str) -> str:
             return f"the Hub has no {repo_id}, or does not show it to this token (404)."
     text = str(chain[-1]).strip() or type(chain[-1]).__name__
     return " ".join(text.split())[:300]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

@@ -7,11 +7,16 @@ from typing import Any, Literal
 from zk0.config import read_pyproject
 from zk0.evaluation.intervals import wilson
 from zk0.paths import PROJECT
-from zk0.record.verdict import verdict
+from zk0.record import verdict
 from zk0.report.reading import Record, Round
 from zk0.watching.forms import size
 
 Mark = Literal["better", "worse", "open"]
+SHOWN: Mapping[verdict.Judgement, tuple[Mark, str]] = {
+    "better": ("better", "Better than its start"),
+    "worse": ("worse", "Not better than its start"),
+    "no verdict": ("open", "No verdict"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,10 @@ def judge(record: Record) -> Verdict:
     so_far = "" if record.ended else f"so far, round {max(curve, default=0)} of {record.planned}: "
     if not record.ended and max(curve, default=0) == 0:
         return Verdict("open", "No verdict yet", "No round has been evaluated yet.")
-    sentence = _capitalise(f"{so_far}{verdict(losses, record.successes)}.".replace(" -> ", " → "))
-    if 0 not in curve or max(curve) == 0:
-        return Verdict("open", "No verdict", sentence)
-    if curve[max(curve)] < curve[0]:
-        return Verdict("better", "Better than its start", sentence)
-    return Verdict("worse", "Not better than its start", sentence)
+    sentence = _capitalise(
+        f"{so_far}{verdict.verdict(losses, record.successes)}.".replace(" -> ", " → ")
+    )
+    return Verdict(*SHOWN[verdict.judge(curve)], sentence)
 
 
 def _capitalise(text: str) -> str:

@@ -10,14 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from zk0.errors import Zk0Error
-from zk0.record.verdict import verdict
+from zk0.record.verdict import Judgement, judge
 from zk0.watching import forms
 from zk0.watching.about import About
 from zk0.watching.events import Successes, seconds_between
 from zk0.watching.follow import Watched
 from zk0.watching.story import COMPOSITE, Story, change
 
-Word = Literal["better", "worse", "no verdict"]
 STYLES: Mapping[str | None, str] = {"better": "green", "worse": "red"}
 WIDE = 150  # columns from which a run fits into one line
 
@@ -46,7 +45,7 @@ class Row:
     seen: float | None = None  # mean success of the clients' tasks
     unseen: float | None = None  # and of the server's
     seconds: float = 0.0  # from the first event to the last, without breaks before a resumption
-    verdict: Word | None = None
+    verdict: Judgement | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,7 +99,7 @@ def _summary(name: str, run: Watched, about: About, now: datetime) -> Row:
         seen=_mean(tasks, lambda task: not about.is_unseen(task)),
         unseen=_mean(tasks, about.is_unseen),
         seconds=story.seconds,
-        verdict=in_a_word(story.losses),
+        verdict=judge(story.losses[COMPOSITE]),
     )
 
 
@@ -114,14 +113,6 @@ def _mean(tasks: Mapping[str, Successes], chosen: Callable[[str], bool]) -> floa
     """Mean success rate over the tasks."""
     rates = [each.successes / each.episodes for task, each in tasks.items() if chosen(task)]
     return sum(rates) / len(rates) if rates else None
-
-
-def in_a_word(losses: Mapping[str, Mapping[int, float]]) -> Word:
-    """The judgement of `zk0.record.verdict`."""
-    sentence = verdict(losses, {})
-    if sentence.startswith("no verdict"):
-        return "no verdict"
-    return "worse" if "NOT better" in sentence else "better"
 
 
 # --- on the terminal ------------------------------------------------------------------------------

@@ -39,9 +39,10 @@ class View:
     places: NDArray[np.int64]
     pictures: NDArray[np.uint8]
 
-    def equal(self, first: int = 0) -> bool:
+    @property
+    def equal(self) -> bool:
         """Whether all pictures equal the first one."""
-        return bool((_difference(self.pictures, self.pictures[first]) <= _SAME).all())
+        return bool((_difference(self.pictures, self.pictures[0]) <= _SAME).all())
 
     @property
     def flat(self) -> bool:
@@ -219,7 +220,7 @@ def check_frozen(views: Views) -> Iterator[Finding]:
 
 def _stands(recording: Recording, stretch: Stretch, view: View) -> bool:
     """Whether all pictures are equal, or those of a second in a row, while the arm moves."""
-    if view.equal():
+    if view.equal:
         return travelled(recording, stretch, view.places) > _MOVED
     if len(view.places) < len(stretch):
         return False
@@ -228,7 +229,7 @@ def _stands(recording: Recording, stretch: Stretch, view: View) -> bool:
     for start, stop in edges.reshape(-1, 2):
         held = View(view.places[start : stop + 1], view.pictures[start : stop + 1])
         long = (stop - start) / recording.fps >= _STANDING_S
-        if long and held.equal() and travelled(recording, stretch, held.places) > _MOVED:
+        if long and held.equal and travelled(recording, stretch, held.places) > _MOVED:
             return True
     return False
 
