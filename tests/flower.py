@@ -112,7 +112,7 @@ def flower_at(
     All its processes, Ray's too, have the `environment` beside the usual one; so many `processes`
     do the clients' work.
     """
-    control, http = (str(port) for port in _free_ports(2))
+    control, http = (str(port) for port in free_ports(2))
     environment = {
         **os.environ,
         **(environment or {}),
@@ -163,7 +163,7 @@ def _write_connection(flower_home: Path, clients: int, processes: int) -> None:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

@@ -467,7 +467,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("zk0.flower.SCRIPTS", tmp_path)
     monkeypatch.setattr(simulate, "choose_connection", lambda named: named)
     monkeypatch.setattr(simulate, "prepare_data", lambda datasets: None)
-    monkeypatch.setattr("zk0.connections.ensure_own_superlink", lambda *arguments: None)
+    monkeypatch.setattr("zk0.superlink.ensure_own", lambda *arguments: None)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     return tmp_path / "calls"
 

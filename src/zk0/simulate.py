@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from zk0 import connections
+from zk0 import connections, superlink
 from zk0.config import Datasets, check
 from zk0.errors import Zk0Error
 from zk0.flower import SCRIPTS, Interrupted, Run, flower_environment, interruptible
@@ -85,7 +85,7 @@ def simulate(options: Options) -> int:
     environment = flower_environment()
     config, datasets = check(PROJECT, options.overrides)
     connection = choose_connection(options.federation)
-    connections.ensure_own_superlink(SCRIPTS, installed_at())
+    superlink.ensure_own(SCRIPTS, installed_at())
     prepare_data(datasets)
     run = LiveRun if Console().is_interactive else Run
     started = run(connection, environment, clients=len(datasets.clients))

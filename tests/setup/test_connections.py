@@ -1,11 +1,6 @@
 """The user's Flower configuration belongs to the user: only zk0's own entries may change."""
 
-import os
-import subprocess
-import sys
-import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,56 +162,3 @@ def test_a_project_without_clients_is_an_error(tmp_path: Path, text: str) -> Non
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(Zk0Error, match="at least one client"):
         connections.number_of_clients(tmp_path)
-
-
-# --- the local SuperLink --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a `flower-superlink` that is running, on a port that nothing else uses."""
-    monkeypatch.setenv("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "9")
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flower"))
-    script = tmp_path / "bin" / "flower-superlink"
-    script.parent.mkdir()
-    script.write_text("import time\ntime.sleep(60)\n")
-    with subprocess.Popen([sys.executable, str(script), "--port", "9"]) as process:
-        yield script.parent
-        process.kill()
-
-
-def running() -> int:
-    return len(list(connections._local_superlinks()))
-
-
-def test_our_own_superlink_is_left_running(scripts: Path) -> None:
-    connections.ensure_own_superlink(scripts, installed_at=0.0)
-    assert running() == 1
-
-
-def test_another_checkouts_superlink_is_refused(scripts: Path, tmp_path: Path) -> None:
-    with pytest.raises(Zk0Error, match=r"another environment .*stop it with: kill \d+"):
-        connections.ensure_own_superlink(tmp_path / "other" / "bin", installed_at=0.0)
-    assert running() == 1
-
-
-def test_another_flower_home_is_refused(
-    scripts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "elsewhere"))
-    with pytest.raises(Zk0Error, match="another FLWR_HOME"):
-        connections.ensure_own_superlink(scripts, installed_at=0.0)
-
-
-def test_a_superlink_older_than_its_packages_is_ended(scripts: Path) -> None:
-    connections.ensure_own_superlink(scripts, installed_at=time.time() + 1)
-    assert running() == 0
-
-
-def test_a_superlink_with_another_environment_is_ended(
-    scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", os.environ.get("WANDB_MODE", "") + "-changed")
-    connections.ensure_own_superlink(scripts, installed_at=0.0)
-    assert running() == 0
-    assert "another WANDB_MODE" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TextIO
 
-from zk0 import connections, simulate
+from zk0 import simulate, superlink
 from zk0.config import Datasets
 from zk0.errors import Zk0Error
 from zk0.flower import SCRIPTS, Run, flower_environment, interruptible
@@ -23,7 +23,7 @@ class FlowerRunner:
         simulate.prepare_data(datasets)
 
     def __call__(self, run_config: str, output_dir: str, log: Path, watch: Watch) -> None:
-        connections.ensure_own_superlink(SCRIPTS, simulate.installed_at())
+        superlink.ensure_own(SCRIPTS, simulate.installed_at())
         with log.open("a") as file, interruptible():
             run = WatchedRun(self.connection, self.environment, self.app, file, watch, self.clients)
             try:
@@ -33,7 +33,7 @@ class FlowerRunner:
 
     def stop(self, run_id: str) -> None:
         """Stop the run with this Flower number, where it is still going on."""
-        connections.ensure_own_superlink(SCRIPTS, simulate.installed_at())
+        superlink.ensure_own(SCRIPTS, simulate.installed_at())
         run = Run(self.connection, self.environment, self.app)
         run.run_id = run_id
         status, _ = run.status()
