@@ -162,10 +162,10 @@ def test_a_metric_of_a_clients_own_is_left_out(name: str):
 
 
 def test_losses_and_errors_by_joint_are_known():
-    joints = {"shoulder_pan": 0.5, "joint 7": 0.25}
+    joints = {"shoulder_pan": 0.5, "joint-7 x": 0.25}
     content = pack_evaluation(PolicyLoss(0.75, 0.01, 30, joints, joints))
     metrics = check_evaluation(reply(content, MessageType.EVALUATE))
-    assert (metrics["loss.joint 7"], metrics["error.shoulder_pan"]) == (0.25, 0.5)
+    assert (metrics["loss.joint-7 x"], metrics["error.shoulder_pan"]) == (0.25, 0.5)
 
 
 @pytest.mark.parametrize("name", ["loss", "first-loss", "last-loss", "steps", "seconds"])

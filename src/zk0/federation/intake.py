@@ -37,7 +37,7 @@ EVALUATED = {"loss", "standard-error"}
 # What the record has room for: a name of a client's own could be one of the record's.
 RESULTS = "|".join(field.name.replace("_", "-") for field in fields(LocalResult))
 KNOWN_TRAINED = re.compile(rf"{NUM_EXAMPLES}|{RESULTS}|learning-rate|proximal-mu")
-KNOWN_EVALUATED = re.compile(rf"{NUM_EXAMPLES}|loss|standard-error|(loss|error)\.[\w ]{{1,60}}")
+KNOWN_EVALUATED = re.compile(rf"{NUM_EXAMPLES}|loss|standard-error|(loss|error)\.[\w. -]{{1,60}}")
 
 
 class RefusedError(Exception):
