@@ -9,8 +9,9 @@ class Zk0Error(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line; its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """What a library's error says, in one line of at most 300 characters; its kind where it says
+    nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:300]
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

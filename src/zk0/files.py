@@ -17,11 +17,12 @@ def reserve(path: Path, size: int) -> None:
 
 
 def write_json(path: Path | None, content: Any) -> None:
-    """Where a command's `--json` says so; raises `Zk0Error` where it cannot be written."""
+    """Where a command's `--json` says so, /dev/stdout too; raises `Zk0Error` where it cannot be
+    written."""
     if path is None:
         return
     try:
-        write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise Zk0Error(f"--json: {path} cannot be written ({error.strerror}).") from None
 

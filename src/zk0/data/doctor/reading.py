@@ -93,7 +93,7 @@ class _Reader:
         except (TypeError, ValueError, OverflowError) as error:
             raise self._unreadable(
                 "info",
-                f"meta/episodes: {first_line(error)[:160]}.",
+                f"meta/episodes: {first_line(error)}.",
                 "Download or copy the dataset again.",
             ) from error
         return sorted(spans, key=lambda span: span.episode)
@@ -136,7 +136,7 @@ class _Reader:
         try:
             named = table["task" if "task" in texts else texts[0]].to_pylist()
         except ValueError as error:
-            raise self._shape("task", first_line(error)[:160]) from error
+            raise self._shape("task", first_line(error)) from error
         return {int(n): str(text or "") for n, text in zip(numbers, named, strict=True)}
 
     def _statistics(self) -> dict[str, Any] | None:
@@ -181,7 +181,7 @@ class _Reader:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._unreadable(
                 "unreadable-file",
-                f"{place} cannot be read: {first_line(error)[:160]}.",
+                f"{place} cannot be read: {first_line(error)}.",
                 "Download or copy the dataset again.",
             ) from error
 
@@ -191,7 +191,7 @@ class _Reader:
         except (OSError, ValueError, RecursionError) as error:
             raise self._unreadable(
                 "unreadable-file",
-                f"{name} cannot be read: {first_line(error)[:160]}.",
+                f"{name} cannot be read: {first_line(error)}.",
                 "Download or copy the dataset again.",
             ) from error
         if not isinstance(content, dict):
@@ -219,7 +219,7 @@ class _Reader:
                 width = 1
             values = column.to_numpy(zero_copy_only=False).astype(kind)
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise self._shape(name, first_line(error)[:160]) from error
+            raise self._shape(name, first_line(error)) from error
         return values.reshape(-1, width)
 
     def _shape(self, name: str, what: str) -> Unreadable:
